@@ -1,0 +1,1 @@
+"""The doors and the API: the only home of the aiohttp server."""

@@ -1,0 +1,198 @@
+"""The gateway put together: the one place of assembly. Routes, middlewares, and what is opened and closed with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from gateway import catalog, errors, openapi
+from gateway.auth import Gatekeeper
+from gateway.context import CONTEXT, Context
+from gateway.errors import Problem
+from gateway.routes import ROUTES
+from gateway.routing import bind
+from gateway.settings import GatewaySettings
+from gateway.waiting import PhotoWatch
+from processors.broker import create_broker
+from processors.dispatch import Dispatcher
+from processors.settings import JobSettings
+from storage import idempotency, workers
+from storage.blobs import BlobRefused, Blobs, BlobsUnavailable
+from storage.database import JOB_CHANNEL, PHOTO_CHANNEL, Database, DatabaseUnavailable, Listener
+from storage.memory import MemoryBudget
+from storage.settings import StorageSettings
+
+log = structlog.get_logger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HOUSEKEEPING_SECONDS = 10.0
+_IDEMPOTENCY_HOURS = 24.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def create_app(settings: GatewaySettings, jobs: JobSettings, storage: StorageSettings) -> web.Application:
+    """The REST door. What it needs is opened when it starts and closed when it stops."""
+    app = web.Application(middlewares=[_trace], client_max_size=1 << 20)
+
+    async def life(app: web.Application) -> AsyncIterator[None]:
+        async with open_context(settings, jobs, storage) as context:
+            app[CONTEXT] = context
+            yield
+
+    app.cleanup_ctx.append(life)
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, bind(route))
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, bind(route))
+    openapi.add_routes(app)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def open_context(
+    settings: GatewaySettings, jobs: JobSettings, storage: StorageSettings
+) -> AsyncIterator[Context]:
+    """Open the clients of one process and keep its background work going."""
+    async with Database(storage) as database, Blobs(storage) as blobs:
+        broker = create_broker(jobs)
+        await broker.startup()
+        dispatcher = Dispatcher(jobs, database, broker)
+        watch = PhotoWatch()
+        context = Context(
+            settings=settings,
+            jobs=jobs,
+            storage=storage,
+            database=database,
+            blobs=blobs,
+            broker=broker,
+            dispatcher=dispatcher,
+            gatekeeper=Gatekeeper(database),
+            watch=watch,
+            memory=MemoryBudget(settings.upload_memory_bytes, wait_seconds=settings.upload_queue_seconds),
+        )
+        listener = Listener(storage, {PHOTO_CHANNEL: watch.hear, JOB_CHANNEL: lambda _: dispatcher.wake()})
+        background = [
+            asyncio.create_task(dispatcher.run()),
+            asyncio.create_task(listener.run()),
+            asyncio.create_task(_keep_house(context)),
+        ]
+        try:
+            yield context
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(1):
+                    await broker.shutdown()
+
+
+async def serve(
+    settings: GatewaySettings, jobs: JobSettings, storage: StorageSettings, *, ports_file: str | None
+) -> None:
+    """Run the gateway until SIGTERM or SIGINT. `ports_file`: where to write the addresses once it listens."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    app = create_app(settings, jobs, storage)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,  # a compressed body could be a bomb
+        keepalive_timeout=30,
+        max_headers=64,
+        lingering_time=2,
+        shutdown_timeout=jobs.grace_seconds,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.http_host, settings.http_port, backlog=512)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - only shown
+        log.info("gateway.started", message="The gateway is listening.", url=url)
+        if ports_file:
+            _write_ports(Path(ports_file), url)
+        await stop.wait()
+        log.info("gateway.stopping", message="The gateway finishes what is in flight.")
+    finally:
+        await runner.cleanup()
+
+
+@web.middleware
+async def _trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an id, time it, and answer every error in the one form."""
+    given = request.headers.get("X-Request-Id", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    started_at = time.perf_counter()
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        try:
+            response = await handler(request)
+        except Exception as error:  # noqa: BLE001 - the one place where anything may end
+            problem = errors.translate(error)
+            response = errors.render(problem)
+            _explain(request, problem, error)
+        _log(request, response, time.perf_counter() - started_at)
+    if not response.prepared:
+        response.headers["X-Request-Id"] = request_id
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    elif response.status >= 500:
+        response.force_close()
+    return response
+
+
+def _explain(request: web.Request, problem: Problem, error: Exception) -> None:
+    if problem.status == 503:
+        log.warning(
+            "request.unavailable", message=problem.detail, code=problem.code, path=request.path, cause=repr(error)
+        )
+
+
+def _log(request: web.Request, response: web.StreamResponse, seconds: float) -> None:
+    quiet = request.path in ("/healthz", "/readyz")
+    (log.debug if quiet else log.info)(
+        "request.done",
+        message="A request was answered.",
+        method=request.method,
+        path=request.path,
+        status=response.status,
+        seconds=round(seconds, 4),
+    )
+
+
+async def _keep_house(context: Context) -> None:
+    """What must be done now and then by somebody: buckets made, leftovers deleted, old rows forgotten."""
+    made = False
+    while True:
+        try:
+            if not made:
+                for bucket in (context.storage.default_bucket, context.storage.derived_bucket):
+                    await context.blobs.ensure_bucket(bucket)
+                made = True
+            while await catalog.sweep_garbage(context):
+                pass
+            async with context.database.connection() as conn:
+                await idempotency.prune(conn, older_than_hours=_IDEMPOTENCY_HOURS)
+                await workers.prune(conn, older_than_seconds=3600)
+        except (BlobsUnavailable, BlobRefused, DatabaseUnavailable) as error:
+            log.debug("housekeeping.skipped", message="Something needed is away.", error=repr(error))
+        await asyncio.sleep(_HOUSEKEEPING_SECONDS if made else 0.5)
+
+
+def _write_ports(path: Path, url: str) -> None:
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(json.dumps({"http_url": url, "s3_url": None}), encoding="utf-8")
+    os.replace(fresh, path)

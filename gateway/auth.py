@@ -1,0 +1,70 @@
+"""Who may do what: bearer tokens, checked against the keys in Postgres. Closed by default.
+
+A key is remembered for a second, so revoking one takes effect within that. A wrong secret costs the same time as a right
+one; an unknown access key is compared with a dummy.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from gateway.errors import Problem
+from storage import credentials
+from storage.credentials import KeyRecord
+from storage.database import Database
+
+Scope = Literal["read", "write", "admin"]
+
+_REMEMBERED_SECONDS = 1.0
+_REMEMBERED_KEYS = 10_000
+_NOBODY = KeyRecord(access_key="", secret_hash=bytes(32), name="", scopes=frozenset(), expires_at=None, revoked_at=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """Whose key opened the door."""
+
+    access_key: str
+    name: str
+    scopes: frozenset[str]
+
+
+class Gatekeeper:
+    """Checks tokens for one process."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._remembered: dict[str, tuple[float, KeyRecord | None]] = {}
+
+    async def admit(self, authorization: str | None, scope: Scope) -> Principal:
+        """The principal of an Authorization header. Raises Problem unauthorized or forbidden, DatabaseUnavailable."""
+        kind, _, token = (authorization or "").partition(" ")
+        credential = credentials.parse_token(token.strip()) if kind.lower() == "bearer" else None
+        if credential is None:
+            raise _unauthorized("Send the header Authorization: Bearer <access key>.<secret key>.")
+        record = await self._find(credential.access_key)
+        if not (record or _NOBODY).opens(credential.secret_key, datetime.now(UTC)) or record is None:
+            raise _unauthorized("This key is unknown, revoked or expired. `safelight keys create` makes one.")
+        if scope not in record.scopes:
+            raise Problem(
+                "forbidden", f"It needs the scope {scope!r}; this key has {', '.join(sorted(record.scopes))}."
+            )
+        return Principal(access_key=record.access_key, name=record.name, scopes=record.scopes)
+
+    async def _find(self, access_key: str) -> KeyRecord | None:
+        known = self._remembered.get(access_key)
+        if known and known[0] > time.monotonic():
+            return known[1]
+        async with self._database.connection() as conn:
+            record = await credentials.find(conn, access_key)
+        if len(self._remembered) >= _REMEMBERED_KEYS:
+            self._remembered.clear()
+        self._remembered[access_key] = (time.monotonic() + _REMEMBERED_SECONDS, record)
+        return record
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem("unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="safelight"'})

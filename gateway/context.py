@@ -1,0 +1,35 @@
+"""What every handler may reach: the settings and the clients that were opened once for this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gateway.auth import Gatekeeper
+from gateway.settings import GatewaySettings
+from gateway.waiting import PhotoWatch
+from processors.broker import Broker
+from processors.dispatch import Dispatcher
+from processors.settings import JobSettings
+from storage.blobs import Blobs
+from storage.database import Database
+from storage.memory import MemoryBudget
+from storage.settings import StorageSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    settings: GatewaySettings
+    jobs: JobSettings
+    storage: StorageSettings
+    database: Database
+    blobs: Blobs
+    broker: Broker
+    dispatcher: Dispatcher
+    gatekeeper: Gatekeeper
+    watch: PhotoWatch
+    memory: MemoryBudget
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)

@@ -1,0 +1,49 @@
+"""What the gateway must be told: where it listens and what strangers may ask of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from storage.settings import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewaySettings:
+    http_host: str = field(default="127.0.0.1", metadata=setting("Address that REST listens on."))
+    http_port: int = field(
+        default=8080,
+        metadata=setting("Port of REST, Swagger UI and stats; 0 picks a free one.", minimum=0, maximum=65535),
+    )
+    s3_port: int = field(
+        default=8081, metadata=setting("Port of the S3 door; 0 picks a free one.", minimum=0, maximum=65535)
+    )
+    max_upload_bytes: int = field(
+        default=512 << 20, metadata=setting("Larger photos are refused.", minimum=1, maximum=5 << 40)
+    )
+    max_form_files: int = field(
+        default=100, metadata=setting("Files that one form may carry.", minimum=1, maximum=10_000)
+    )
+    upload_memory_bytes: int = field(
+        default=96 << 20,
+        metadata=setting(
+            "Memory that all uploads in flight share; the others wait.", minimum=16 << 20, maximum=64 << 30
+        ),
+    )
+    upload_queue_seconds: float = field(
+        default=60, metadata=setting("How long an upload may wait for memory before 503.", minimum=0, maximum=600)
+    )
+    chunk_timeout_seconds: float = field(
+        default=10,
+        metadata=setting("A client silent for this long during its body is cut off.", minimum=0.1, maximum=600),
+    )
+    min_bytes_per_second: int = field(
+        default=4 << 10,
+        metadata=setting("A body that comes more slowly than this is cut off.", minimum=0, maximum=1 << 30),
+    )
+    record_seconds: float = field(
+        default=5,
+        metadata=setting("How long a stored photo waits for Postgres before 503.", minimum=0, maximum=60),
+    )
+    max_wait_seconds: float = field(
+        default=60, metadata=setting("The longest ?wait= that is honoured.", minimum=0, maximum=600)
+    )

@@ -1,0 +1,270 @@
+"""The REST door: photos come in as a form or as a raw body, are streamed to S3 in bounded memory, and are recorded.
+
+The way of an upload: check what can be checked unread -> look at its first bytes -> stream it to S3, hashing ->
+ingest.record and, with it, the answer of the Idempotency-Key, in one transaction -> answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import structlog
+from aiohttp import BodyPartReader, web
+
+from gateway import bodies, ingest, rendering, retries
+from gateway.context import Context
+from gateway.errors import Problem, translate
+from gateway.retries import Attempt
+from gateway.routing import Call
+from gateway.schemas import PhotoDetailSchema, UploadedSchema
+from storage import keys, objects
+from storage.blobs import BlobRefused, BlobsUnavailable
+from storage.database import Connection, DatabaseUnavailable
+from storage.keys import InvalidKey
+from storage.memory import MemoryBusy
+from storage.objects import StoredObject
+
+log = structlog.get_logger(__name__)
+
+_PIECE_BYTES = 256 << 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    photo_id: uuid.UUID
+    sha256: bytes
+
+
+async def put_photo(call: Call) -> web.StreamResponse:
+    """PUT /v1/photos/{bucket}/{key}: the body is the photo."""
+    request, context = call.request, call.context
+    bucket = _check_bucket(request.match_info["bucket"], context)
+    try:
+        key = keys.check_key(request.match_info["key"])
+    except InvalidKey as error:
+        raise Problem("invalid_key", f"{str(error).capitalize()}.") from None
+    bodies.check_length(request, context.settings)
+    assert call.principal is not None
+    async with retries.attempt(request, call.principal, context.database) as attempt:
+        if attempt.answer is not None:
+            retries.check_same(attempt.answer, [await _hash(request.content.readany, context)])
+            return await _answer_one(call, uuid.UUID(attempt.answer[0]["id"]), replayed=True)
+        await _require_bucket(bucket, context)
+        stored = await _store(
+            context,
+            attempt,
+            request.content.readany,
+            bucket=bucket,
+            key=key,
+            filename=keys.safe_filename(key),
+            size_bytes=request.content_length,
+            last=True,
+        )
+    return await _answer_one(call, stored.photo_id, replayed=False)
+
+
+async def post_photos(call: Call) -> web.StreamResponse:
+    """POST /v1/photos: a form with one or many files."""
+    request, context = call.request, call.context
+    if request.content_type != "multipart/form-data":
+        raise Problem("not_a_form", "Send multipart/form-data, or PUT the bytes to /v1/photos/{bucket}/{key}.")
+    bucket = _check_bucket(call.query.get("bucket", context.storage.default_bucket), context)
+    assert call.principal is not None
+    async with retries.attempt(request, call.principal, context.database) as attempt:
+        if attempt.answer is not None:
+            hashes = [await _hash(_reader(part), context) async for part in _files(request, context)]
+            retries.check_same(attempt.answer, hashes)
+            stored = [Stored(photo_id=uuid.UUID(item["id"]), sha256=b"") for item in attempt.answer]
+            return await _answer_many(call, stored, [], replayed=True)
+        await _require_bucket(bucket, context)
+        stored, errors = await _store_form(call, attempt, bucket)
+    return await _answer_many(call, stored, errors, replayed=False)
+
+
+async def _store_form(call: Call, attempt: Attempt, bucket: str) -> tuple[list[Stored], list[dict[str, Any]]]:
+    """Store the form's files one after the other. A file at fault is noted and the next one read; where none could be
+    stored, the first fault is the answer."""
+    stored: list[Stored] = []
+    errors: list[dict[str, Any]] = []
+    index = 0
+    async for part in _files(call.request, call.context):
+        filename = keys.safe_filename(part.filename)
+        try:
+            stored.append(
+                await _store(
+                    call.context, attempt, _reader(part), bucket=bucket, key=None, filename=filename, index=index
+                )
+            )
+        except (Problem, BlobRefused, BlobsUnavailable, DatabaseUnavailable, MemoryBusy) as error:
+            problem = translate(error)
+            if problem.code in ("body_timeout", "body_cut_short") or (problem.status >= 500 and not stored):
+                raise problem from error
+            errors.append({**problem.as_json(), "filename": filename, "index": index})
+        index += 1
+    if not stored:
+        if not errors:
+            raise Problem("no_files", "Add a file to the form: curl -F file=@photo.jpg ...")
+        first = errors[0]
+        raise Problem(first["code"], first["detail"], errors=errors)
+    async with call.context.database.transaction() as conn:
+        await attempt.finish(conn, [(item.photo_id, item.sha256) for item in stored])
+    return stored, errors
+
+
+async def _store(
+    context: Context,
+    attempt: Attempt,
+    read: Callable[[], Awaitable[bytes]],
+    *,
+    bucket: str,
+    key: str | None,
+    filename: str | None,
+    size_bytes: int | None = None,
+    index: int = 0,
+    last: bool = False,
+) -> Stored:
+    """One photo into S3 and the database. `last`: it ends the request, so its transaction keeps the answer too."""
+    body = await bodies.open_photo(read, context.settings)
+    key = await attempt.assign(
+        context.database, index, bucket=bucket, key=key, filename=filename, extension=body.format.extension
+    )
+    written = await context.blobs.store(
+        bucket,
+        key,
+        body.pieces,
+        content_type=body.format.content_type,
+        memory=context.memory,
+        size_bytes=size_bytes,
+    )
+    stored = StoredObject(
+        id=keys.new_id(datetime.now(UTC)),
+        bucket=bucket,
+        key=key,
+        etag=written.etag,
+        version_id=written.version_id,
+        sha256=written.sha256,
+        size_bytes=written.size_bytes,
+        content_type=body.format.content_type,
+        filename=filename,
+    )
+
+    async def record(conn: Connection) -> objects.Recorded:
+        recorded = await ingest.record(conn, stored, context.jobs)
+        if last:
+            await attempt.finish(conn, [(recorded.id, written.sha256)])
+        return recorded
+
+    recorded = await context.database.persist(record, for_seconds=context.settings.record_seconds)
+    context.dispatcher.wake()
+    log.info(
+        "photo.stored",
+        message="A photo was stored.",
+        photo_id=str(recorded.id),
+        bucket=bucket,
+        key=key,
+        size_bytes=written.size_bytes,
+        new=recorded.created,
+    )
+    return Stored(photo_id=recorded.id, sha256=written.sha256)
+
+
+async def _files(request: web.Request, context: Context) -> AsyncIterator[BodyPartReader]:
+    """The files of a form, each to be read before the next is asked for. Fields that are no files are passed over."""
+    count = 0
+    try:
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
+            if not isinstance(part, BodyPartReader):
+                raise Problem("invalid_form", "Forms within forms are not read.")
+            if part.filename is None:
+                await bodies.drain_field(part)
+                continue
+            count += 1
+            if count > context.settings.max_form_files:
+                raise Problem("too_many_files", f"Send at most {context.settings.max_form_files} files at once.")
+            yield part
+            await bodies.drain_rest(part, context.settings)
+    except (ValueError, AssertionError, LookupError):
+        raise Problem("invalid_form", "Its parts, headers or boundary are malformed.") from None
+
+
+def _reader(part: BodyPartReader) -> Callable[[], Awaitable[bytes]]:
+    async def read() -> bytes:
+        return bytes(await part.read_chunk(_PIECE_BYTES))
+
+    return read
+
+
+async def _hash(read: Callable[[], Awaitable[bytes]], context: Context) -> bytes:
+    body = await bodies.open_photo(read, context.settings)
+    digest = hashlib.sha256()
+    async for piece in body.pieces:
+        digest.update(piece)
+    return digest.digest()
+
+
+def _check_bucket(bucket: str, context: Context) -> str:
+    try:
+        keys.check_bucket(bucket)
+    except InvalidKey as error:
+        raise Problem("invalid_key", f"{str(error).capitalize()}.") from None
+    if bucket == context.storage.derived_bucket:
+        raise Problem("derived_bucket_is_read_only", "Name another bucket.")
+    return bucket
+
+
+async def _require_bucket(bucket: str, context: Context) -> None:
+    if not await context.blobs.has_bucket(bucket):
+        raise Problem("no_such_bucket", "Create the bucket in the storage, or name one that exists.")
+
+
+async def _answer_one(call: Call, photo_id: uuid.UUID, *, replayed: bool) -> web.StreamResponse:
+    (photo,) = await _load(call, [photo_id])
+    headers = {"Location": photo["links"]["self"]} | _replayed(replayed)
+    return rendering.answer(PhotoDetailSchema, photo, status=201, headers=headers)
+
+
+async def _answer_many(
+    call: Call, stored: list[Stored], errors: list[dict[str, Any]], *, replayed: bool
+) -> web.StreamResponse:
+    photos = await _load(call, [item.photo_id for item in stored])
+    headers = _replayed(replayed)
+    if len(photos) == 1:
+        headers["Location"] = photos[0]["links"]["self"]
+    return rendering.answer(
+        UploadedSchema, {"photos": photos, "errors": errors}, status=207 if errors else 201, headers=headers
+    )
+
+
+async def _load(call: Call, photo_ids: list[uuid.UUID]) -> list[dict[str, Any]]:
+    """The photos as they are answered: when they have settled, or ?wait= seconds from now."""
+    context = call.context
+    deadline = time.monotonic() + min(call.query["wait"], context.settings.max_wait_seconds)
+    photos = []
+    for photo_id in photo_ids:
+        left_seconds = deadline - time.monotonic()
+        if left_seconds > 0:
+            await context.watch.wait(photo_id, partial(_settled, context, photo_id), seconds=left_seconds)
+        async with context.database.connection() as conn:
+            photo = await rendering.load_photo(conn, photo_id, context.jobs, traces=False)
+        if photo is None:
+            raise Problem("no_such_photo", "It was deleted in the meantime.")
+        photos.append(photo)
+    return photos
+
+
+async def _settled(context: Context, photo_id: uuid.UUID) -> bool:
+    async with context.database.connection() as conn:
+        row = await objects.get(conn, photo_id)
+    return row is None or row["settled_at"] is not None
+
+
+def _replayed(replayed: bool) -> dict[str, str]:
+    return {"Idempotent-Replayed": "true"} if replayed else {}

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Makes Safelight's user and policy in MinIO, or brings them up to date. Safe to run at any time and again.
+# Wants mc's alias `storage` to be the administrator (MC_HOST_storage), and S3_ACCESS_KEY and S3_SECRET_KEY.
+set -eu
+
+policy=$(dirname "$0")/policy.json
+
+mc admin policy create storage safelight-storage "$policy"
+# From standard input, so that the secret stands in no process list.
+printf '%s\n%s\n' "$S3_ACCESS_KEY" "$S3_SECRET_KEY" | mc admin user add storage
+
+# `attach` fails where the policy is attached already. The image has no grep.
+attached=$(mc admin policy entities storage --user "$S3_ACCESS_KEY" --json)
+case $attached in
+*safelight-storage*) ;;
+*) mc admin policy attach storage safelight-storage --user "$S3_ACCESS_KEY" ;;
+esac

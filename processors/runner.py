@@ -1,0 +1,225 @@
+"""One job, all its I/O on one screen: claim -> fetch -> sandbox -> put artifacts -> finish.
+
+The pure work happens in a child process (processors.sandbox). An error leaves here as JobFailed, for RetryMiddleware.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+
+from processors import registry
+from processors.contract import Artifact, Incomplete, Outcome, Processor, Source
+from processors.retry import Corrupted, JobFailed
+from processors.sandbox.pool import Sandbox
+from processors.settings import JobSettings
+from storage import jobs, keys, objects
+from storage.blobs import BlobChanged, Blobs, BlobsUnavailable
+from storage.database import Connection, Database, DatabaseUnavailable
+from storage.facts import StoredArtifact
+from storage.jobs import Claim, Fenced
+from storage.objects import Plan, StoredObject
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(kw_only=True)
+class Held:
+    """A claim under way in this process."""
+
+    claim: Claim
+    task: asyncio.Task[object] = field(repr=False)
+    lost: bool = False  # somebody else has it by now
+
+
+class Runner:
+    """Runs jobs for one worker, and knows which it runs."""
+
+    def __init__(
+        self,
+        settings: JobSettings,
+        *,
+        worker_id: str,
+        database: Database,
+        blobs: Blobs,
+        sandbox: Sandbox,
+        derived_bucket: str,
+    ) -> None:
+        self._settings = settings
+        self._worker_id = worker_id
+        self._database = database
+        self._blobs = blobs
+        self._sandbox = sandbox
+        self._derived_bucket = derived_bucket
+        self._known = {processor.name: processor.version for processor in registry.available()}
+        self.held: dict[int, Held] = {}
+
+    async def run_job(self, job_id: int) -> None:
+        """The taskiq task. Does nothing where the job is not ours to take. Raises JobFailed."""
+        try:
+            async with self._database.connection() as conn:
+                claim = await jobs.claim(
+                    conn,
+                    job_id,
+                    worker=self._worker_id,
+                    lease_seconds=self._settings.lease_seconds,
+                    known=self._known,
+                )
+        except DatabaseUnavailable:
+            return  # the nudge is lost, the job is not
+        if claim is None:
+            return
+        with self._holding(claim) as held:
+            try:
+                outcome = await self._run(claim)
+            except Fenced:
+                log.info("job.fenced", message="A late result was thrown away.", job_id=job_id, token=claim.token)
+            except BaseException as error:
+                if held.lost:
+                    log.info("job.lost", message="The lease was lost; the run was stopped.", job_id=job_id)
+                    return
+                raise JobFailed(claim) from error
+            else:
+                log.info(
+                    "job.done",
+                    message="The job is done.",
+                    job_id=job_id,
+                    object_id=str(claim.object_id),
+                    processor=claim.processor,
+                    outcome=outcome,
+                    attempt=claim.attempt,
+                )
+
+    async def find_due(self) -> list[int]:
+        """Due jobs, for when Redis is silent."""
+        try:
+            async with self._database.connection() as conn:
+                return await jobs.list_due(conn, known=self._known, limit=self._settings.worker_slots)
+        except DatabaseUnavailable:
+            return []
+
+    async def beat(self) -> None:
+        """Renew the leases of everything held; stop what was lost."""
+        held = list(self.held.values())
+        if not held:
+            return
+        async with self._database.connection() as conn:
+            ours = await jobs.beat(conn, [item.claim for item in held], lease_seconds=self._settings.lease_seconds)
+        for item in held:
+            if item.claim.job_id not in ours and self.held.get(item.claim.job_id) is item:
+                item.lost = True
+                item.task.cancel()
+
+    async def release_all(self) -> None:
+        """Stop everything under way; the jobs are ready again at once."""
+        tasks = [item.task for item in self.held.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+
+    @contextlib.contextmanager
+    def _holding(self, claim: Claim) -> Iterator[Held]:
+        task = asyncio.current_task()
+        assert task is not None
+        held = Held(claim=claim, task=task)
+        self.held[claim.job_id] = held
+        try:
+            yield held
+        finally:
+            if self.held.get(claim.job_id) is held:
+                del self.held[claim.job_id]
+
+    async def _run(self, claim: Claim) -> str:
+        processor = registry.get(claim.processor)
+        try:
+            if not claim.current:
+                raise BlobChanged
+            outcome = await self._process(processor, claim)
+        except BlobChanged:
+            return await self._supersede(claim)
+        artifacts = [await self._put(claim, artifact) for artifact in outcome.artifacts]
+
+        async def finish(conn: Connection) -> str:
+            return await jobs.finish(conn, claim, version=processor.version, artifacts=artifacts, derived=outcome.facts)
+
+        return await self._database.persist(finish, for_seconds=self._settings.lease_seconds)
+
+    async def _process(self, processor: Processor, claim: Claim) -> Outcome:
+        options = self._settings.options
+        if processor.reads == "head" and claim.size_bytes > self._settings.head_bytes:
+            head = await self._blobs.read(
+                claim.bucket, claim.key, etag=claim.etag, first_bytes=self._settings.head_bytes
+            )
+            source = Source(data=head, size_bytes=claim.size_bytes, complete=False)
+            with contextlib.suppress(Incomplete):
+                return await self._sandbox.run(processor.name, source, options)
+        data = await self._blobs.read(claim.bucket, claim.key, etag=claim.etag)
+        await _verify(data, claim)
+        return await self._sandbox.run(processor.name, Source(data=data, size_bytes=len(data)), options)
+
+    async def _put(self, claim: Claim, artifact: Artifact) -> StoredArtifact:
+        key = keys.artifact_key(claim.bucket, claim.key, artifact.preset, artifact.extension)
+        written = await self._blobs.put(
+            self._derived_bucket,
+            key,
+            artifact.data,
+            content_type=artifact.content_type,
+            metadata={
+                "source-etag": claim.etag,
+                "source-id": str(claim.object_id),
+                "preset": artifact.preset,
+                "preset-version": artifact.preset_version,
+            },
+        )
+        return StoredArtifact(
+            preset=artifact.preset,
+            preset_version=artifact.preset_version,
+            bucket=self._derived_bucket,
+            key=key,
+            etag=written.etag,
+            sha256=written.sha256,
+            size_bytes=written.size_bytes,
+            content_type=artifact.content_type,
+            width_px=artifact.width_px,
+            height_px=artifact.height_px,
+        )
+
+    async def _supersede(self, claim: Claim) -> str:
+        """Other bytes lie under the key than this job was made for. Whatever lies there now gets its jobs (it may be there
+        without a row, when two writers of one key finished in another order than they were recorded)."""
+        head = await self._blobs.head(claim.bucket, claim.key)
+        found = StoredObject(
+            id=keys.new_id(datetime.now(UTC)),
+            bucket=claim.bucket,
+            key=claim.key,
+            etag=head.etag,
+            version_id=head.version_id,
+            size_bytes=head.size_bytes,
+            content_type=head.content_type,
+        )
+        plans = [
+            Plan(processor=item.name, version=item.version, max_attempts=self._settings.max_attempts)
+            for item in registry.available()
+        ]
+        async with self._database.transaction() as conn:
+            await objects.record(conn, found, plans)
+            await jobs.supersede(conn, claim)
+        return "superseded"
+
+
+async def _verify(data: bytes, claim: Claim) -> None:
+    if claim.sha256 is None:
+        return
+    digest = await asyncio.to_thread(hashlib.sha256, data)
+    if not hmac.compare_digest(digest.digest(), claim.sha256):
+        raise Corrupted
+    if len(data) != claim.size_bytes:
+        raise BlobsUnavailable("the storage's answer was cut short")

@@ -1,0 +1,92 @@
+"""What the queue and the workers must be told: times, limits, presets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from processors.contract import Limits, Options, Preset
+from storage.settings import setting
+
+DEFAULT_PRESETS = (
+    Preset(name="thumb", max_side_px=320, format="webp", quality=80),
+    Preset(name="preview", max_side_px=1440, format="jpeg", quality=80),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    redis_url: str = field(metadata=setting("Redis 6.2+ or Valkey, as redis://:password@host:port/0."))
+    redis_stream: str = field(default="safelight", metadata=setting("Name of the stream that carries job ids."))
+    lease_seconds: float = field(
+        default=30,
+        metadata=setting("A job whose worker falls silent for this long runs again.", minimum=0.5, maximum=3600),
+    )
+    max_attempts: int = field(
+        default=8, metadata=setting("Failed runs after which a job is dead.", minimum=1, maximum=100)
+    )
+    max_crashes: int = field(
+        default=3, metadata=setting("Decoder crashes after which a job is dead.", minimum=1, maximum=100)
+    )
+    max_expiries: int = field(
+        default=25, metadata=setting("Lost leases after which a job is dead.", minimum=1, maximum=1000)
+    )
+    backoff_base_seconds: float = field(
+        default=2, metadata=setting("Retry n waits a random time up to base x 2^n.", minimum=0, maximum=3600)
+    )
+    backoff_cap_seconds: float = field(
+        default=900, metadata=setting("No retry waits longer than this.", minimum=0, maximum=86400)
+    )
+    snooze_seconds: float = field(
+        default=2, metadata=setting("Pause of a job whose dependency is down.", minimum=0.1, maximum=600)
+    )
+    dispatch_interval_seconds: float = field(
+        default=0.5, metadata=setting("How often due jobs and lost leases are looked for.", minimum=0.05, maximum=60)
+    )
+    redispatch_seconds: float = field(
+        default=10,
+        metadata=setting("A dispatched job not claimed for this long is sent again.", minimum=0.5, maximum=3600),
+    )
+    poll_seconds: float = field(
+        default=2,
+        metadata=setting(
+            "A worker that hears nothing from Redis for this long asks Postgres.", minimum=0.1, maximum=60
+        ),
+    )
+    worker_slots: int = field(
+        default=max(1, os.cpu_count() or 1),
+        metadata=setting("Jobs that one worker runs at a time, each in its own child process.", minimum=1, maximum=256),
+    )
+    grace_seconds: float = field(
+        default=25, metadata=setting("How long a stopping worker may finish its jobs.", minimum=0, maximum=3600)
+    )
+    heartbeat_seconds: float = field(
+        default=1, metadata=setting("How often a worker says that it is alive.", minimum=0.1, maximum=60)
+    )
+    child_wall_seconds: float = field(
+        default=15, metadata=setting("How long one photo may take in a child.", minimum=0.5, maximum=600)
+    )
+    child_memory_bytes: int = field(
+        default=1 << 30, metadata=setting("Memory that one child may use.", minimum=256 << 20, maximum=64 << 30)
+    )
+    child_photos: int = field(
+        default=500, metadata=setting("Photos after which a child is replaced.", minimum=1, maximum=1_000_000)
+    )
+    head_bytes: int = field(
+        default=256 << 10,
+        metadata=setting("How much of a photo is read for its EXIF at first.", minimum=4096, maximum=16 << 20),
+    )
+    max_pixels: int = field(
+        default=50_000_000, metadata=setting("Photos with more pixels are rejected.", minimum=1, maximum=1_000_000_000)
+    )
+    max_side_px: int = field(
+        default=20_000, metadata=setting("Photos with a longer side are rejected.", minimum=1, maximum=65_500)
+    )
+    presets: tuple[Preset, ...] = field(
+        default=DEFAULT_PRESETS,
+        metadata=setting("Previews to make, as name:max side in px:webp or jpeg:quality, separated by commas."),
+    )
+
+    @property
+    def options(self) -> Options:
+        return Options(presets=self.presets, limits=Limits(max_pixels=self.max_pixels, max_side_px=self.max_side_px))

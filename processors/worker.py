@@ -1,0 +1,142 @@
+"""A worker's lifetime: open everything once, listen, beat, drain on SIGTERM, close. What a job does is the runner's.
+
+Idle, it ends at once. Busy, it takes nothing new and finishes what it runs within grace_seconds; the rest is ready again
+for other workers before the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+import structlog
+from taskiq.acks import AcknowledgeType
+from taskiq.receiver import Receiver
+
+from processors.broker import RUN_JOB, Broker, create_broker
+from processors.dispatch import Dispatcher
+from processors.retry import RetryMiddleware
+from processors.runner import Runner
+from processors.sandbox.pool import Sandbox
+from processors.settings import JobSettings
+from storage import workers
+from storage.blobs import Blobs
+from storage.database import Database, DatabaseUnavailable
+from storage.settings import StorageSettings
+from storage.workers import WorkerRow
+
+log = structlog.get_logger(__name__)
+
+
+async def work(settings: JobSettings, storage: StorageSettings) -> None:
+    """Run a worker until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    row = WorkerRow(
+        id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        version=version("safelight"),
+        slots=settings.worker_slots,
+    )
+    sandbox = Sandbox(
+        slots=settings.worker_slots,
+        wall_seconds=settings.child_wall_seconds,
+        memory_bytes=settings.child_memory_bytes,
+        photos_per_child=settings.child_photos,
+    )
+    async with Database(storage) as database, Blobs(storage) as blobs, sandbox:
+        runner = Runner(
+            settings,
+            worker_id=row.id,
+            database=database,
+            blobs=blobs,
+            sandbox=sandbox,
+            derived_bucket=storage.derived_bucket,
+        )
+        broker = create_broker(settings, find_due=runner.find_due)
+        broker.add_middlewares(RetryMiddleware(settings, database))
+
+        @broker.task(task_name=RUN_JOB)
+        async def run_job(job_id: int) -> None:
+            await runner.run_job(job_id)
+
+        await _serve(settings, row, database, broker, runner, stop)
+
+
+async def _serve(
+    settings: JobSettings, row: WorkerRow, database: Database, broker: Broker, runner: Runner, stop: asyncio.Event
+) -> None:
+    async def beat() -> None:
+        await runner.beat()
+
+    async def say_alive() -> None:
+        async with database.connection() as conn:
+            await workers.say_alive(conn, row, stopping=stop.is_set())
+
+    background = [
+        asyncio.create_task(Dispatcher(settings, database, broker).run()),
+        asyncio.create_task(_repeat(beat, settings.lease_seconds / 3)),
+        asyncio.create_task(_repeat(say_alive, settings.heartbeat_seconds)),
+        asyncio.create_task(_repeat(broker.tidy, settings.redispatch_seconds * 3)),
+    ]
+    log.info("worker.started", message="The worker is listening.", worker=row.id, slots=row.slots)
+    try:
+        await _listen(settings, broker, stop)
+        log.info("worker.stopping", message="The worker takes nothing new.", worker=row.id, running=len(runner.held))
+    finally:
+        await runner.release_all()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await _leave(row, database, broker)
+        log.info("worker.stopped", message="The worker has stopped.", worker=row.id)
+
+
+async def _listen(settings: JobSettings, broker: Broker, stop: asyncio.Event) -> None:
+    """Take messages until told to stop, then wait for what is running, grace_seconds at most. A receiver that fails is
+    started anew: no error of the road ends a worker."""
+    pause_seconds = 0.1
+    while not stop.is_set():
+        receiver = Receiver(
+            broker,
+            max_async_tasks=settings.worker_slots,
+            max_prefetch=0,
+            ack_type=AcknowledgeType.WHEN_RECEIVED,
+            validate_params=False,
+            wait_tasks_timeout=settings.grace_seconds,
+        )
+        try:
+            await receiver.listen(stop)
+        except Exception:
+            log.exception("worker.receiver_failed", message="The receiver failed and is started anew.")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_seconds):
+                    await stop.wait()
+            pause_seconds = min(5, pause_seconds * 2)
+
+
+async def _repeat(action: Callable[[], Awaitable[None]], every_seconds: float) -> None:
+    """Until cancelled; an outage only skips a turn."""
+    while True:
+        with contextlib.suppress(DatabaseUnavailable):
+            await action()
+        await asyncio.sleep(every_seconds)
+
+
+async def _leave(row: WorkerRow, database: Database, broker: Broker) -> None:
+    await broker.leave()
+    with contextlib.suppress(DatabaseUnavailable, TimeoutError):
+        async with asyncio.timeout(1), database.connection() as conn:
+            await workers.leave(conn, row.id)
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(1):
+            await broker.shutdown()

@@ -1,0 +1,46 @@
+"""How the project logs: structlog, one stable event name and one sentence per line, ids beside it. JSON in production."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+from safelight.settings import ProcessSettings
+
+# Their lines repeat what ours say, or say it once per message.
+_QUIET = ("taskiq", "botocore", "aiobotocore", "boto3", "urllib3", "asyncio", "aiohttp")
+
+
+def configure(settings: ProcessSettings) -> None:
+    """Send our own lines and the libraries' warnings to standard error, in one form."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    as_json = settings.log_format == "json"
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    tracebacks = [structlog.processors.format_exc_info] if as_json else []
+    structlog.configure(
+        processors=[*shared, *tracebacks, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tracebacks, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("taskiq.receiver").setLevel(logging.CRITICAL)  # our middleware reports every failure

@@ -1,0 +1,185 @@
+"""Reads every setting from the environment, once, and reports all problems together.
+
+The settings themselves are stated by the layer that needs them (storage, processors, gateway); here they only get
+their names (`SAFELIGHT_` + the field's name in capitals) and their values. Nothing is read at import.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.settings import GatewaySettings
+from processors.contract import Preset
+from processors.settings import JobSettings
+from storage.settings import StorageSettings, setting
+
+PREFIX = "SAFELIGHT_"
+_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_URL_SCHEMES = {
+    "postgres_dsn": ("postgresql", "postgres"),
+    "redis_url": ("redis", "rediss", "unix"),
+    "s3_endpoint": ("http", "https"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSettings:
+    data_dir: str = field(
+        default=".safelight", metadata=setting("Where `safelight up` keeps its servers' data and secrets.")
+    )
+    log_format: str = field(default="console", metadata=setting("console or json."))
+    log_level: str = field(default="info", metadata=setting("debug, info, warning or error."))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    storage: StorageSettings
+    jobs: JobSettings
+    gateway: GatewaySettings
+    process: ProcessSettings
+
+
+class SettingsError(Exception):
+    """Everything that is wrong with the settings, one sentence each, with what to do."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "storage": StorageSettings,
+    "jobs": JobSettings,
+    "gateway": GatewaySettings,
+    "process": ProcessSettings,
+}
+
+
+def variables() -> Iterator[tuple[str, Field[Any]]]:
+    """Every (environment variable, field), in the order in which they are documented."""
+    for section in SECTIONS.values():
+        for item in fields(section):
+            yield PREFIX + item.name.upper(), item
+
+
+def process_settings(environ: Mapping[str, str]) -> ProcessSettings:
+    """The settings of the process alone: what `safelight up` must know before its servers exist."""
+    problems: list[str] = []
+    values = _section(ProcessSettings, environ, problems)
+    if problems:
+        raise SettingsError(problems)
+    return ProcessSettings(**values)
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Parse and check every setting. Raises SettingsError that names all problems, not only the first."""
+    problems: list[str] = []
+    sections = {name: _section(kind, environ, problems) for name, kind in SECTIONS.items()}
+    known = {name for name, _ in variables()} | {PREFIX + "FAILPOINT"}
+    problems += [
+        f"{name} is not a setting of Safelight. `safelight settings` lists them; correct the name or unset it."
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known
+    ]
+    problems += _contradictions(sections)
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**{name: SECTIONS[name](**values) for name, values in sections.items()})
+
+
+def _section(kind: type[Any], environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for item in fields(kind):
+        name = PREFIX + item.name.upper()
+        text = environ.get(name, "").strip()
+        if not text:
+            if item.default is MISSING:
+                problems.append(f"{name} is not set. Set it: {item.metadata['help']}")
+            continue
+        try:
+            values[item.name] = _parse(item, hints[item.name], text)
+        except ValueError as error:
+            problems.append(f"{name} is {_shown(item, text)}, but {error}. {item.metadata['help']}")
+    return values
+
+
+def _shown(item: Field[Any], text: str) -> str:
+    return repr(text) if item.repr and "dsn" not in item.name and item.name != "redis_url" else "set"
+
+
+def _parse(item: Field[Any], hint: Any, text: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        hint = typing.get_args(hint)[0]
+    if hint is str:
+        _check_text(item.name, text)
+        return text
+    if hint in (int, float):
+        number = _size(text) if item.name.endswith("_bytes") else _number(hint, text)
+        low, high = item.metadata["minimum"], item.metadata["maximum"]
+        if low is not None and number < low:
+            raise ValueError(f"it must be at least {low:g}")
+        if high is not None and number > high:
+            raise ValueError(f"it must be at most {high:g}")
+        return number
+    return tuple(_preset(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _number(hint: type, text: str) -> Any:
+    try:
+        number = hint(text)
+    except ValueError:
+        raise ValueError("it must be a whole number" if hint is int else "it must be a number") from None
+    if not math.isfinite(number):
+        raise ValueError("it must be a finite number")
+    return number
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*([kmgt]?)(?:i?b)?", text.lower())
+    if not match:
+        raise ValueError("it must be a size such as 512MiB or a number of bytes")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def _check_text(name: str, text: str) -> None:
+    if name in _URL_SCHEMES:
+        parts = urlsplit(text)
+        if parts.scheme not in _URL_SCHEMES[name] or (parts.scheme != "unix" and not parts.hostname):
+            raise ValueError(f"it must be a URL that begins with {_URL_SCHEMES[name][0]}://")
+    if name.endswith("_bucket") and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", text):
+        raise ValueError("a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")
+    if name == "log_format" and text not in ("console", "json"):
+        raise ValueError("it must be console or json")
+    if name == "log_level" and text not in ("debug", "info", "warning", "error"):
+        raise ValueError("it must be debug, info, warning or error")
+
+
+def _preset(text: str) -> Preset:
+    match = re.fullmatch(r"([a-z0-9][a-z0-9_-]{0,31}):(\d{1,5}):(jpeg|webp):(\d{1,3})", text)
+    if not match or not (1 <= int(match[2]) <= 10_000 and 1 <= int(match[4]) <= 100):
+        raise ValueError(
+            f"{text!r} is no preset; write name:max side in px:webp or jpeg:quality, as in thumb:320:webp:80"
+        )
+    return Preset(name=match[1], max_side_px=int(match[2]), format=match[3], quality=int(match[4]))  # type: ignore[arg-type]
+
+
+def _contradictions(sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    problems = []
+    storage, jobs = sections["storage"], sections["jobs"]
+    source, derived = storage.get("default_bucket", "photos"), storage.get("derived_bucket", "derived")
+    if source == derived:
+        problems.append(
+            f"SAFELIGHT_DEFAULT_BUCKET and SAFELIGHT_DERIVED_BUCKET are both {source!r}. Give previews a bucket of their own."
+        )
+    names = [preset.name for preset in jobs.get("presets", ())]
+    if len(set(names)) != len(names):
+        problems.append("SAFELIGHT_PRESETS names a preset twice. Give each its own name.")
+    return problems

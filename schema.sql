@@ -1,0 +1,178 @@
+-- Safelight's whole schema. Postgres is the truth, S3 holds the bytes, Redis only carries job ids.
+-- Safe to run again and by many processes at once: the caller takes the advisory lock (storage.database.migrate).
+-- CHECK constraints make bad states impossible; the database's clock decides what is due.
+
+create table if not exists schema_version (
+  version     int primary key,
+  applied_at  timestamptz not null default now()
+);
+
+-- Keys that open the REST door (and, sealed, the S3 door). The secret itself is never stored.
+create table if not exists api_key (
+  access_key   text primary key check (access_key ~ '^[A-Z0-9]{16,40}$'),
+  secret_hash  bytea not null check (octet_length(secret_hash) = 32),   -- sha256
+  name         text not null check (length(name) between 1 and 200),
+  scopes       text[] not null check (cardinality(scopes) > 0 and scopes <@ array['read', 'write', 'admin']),
+  created_at   timestamptz not null default now(),
+  expires_at   timestamptz,
+  revoked_at   timestamptz
+);
+
+-- One stored generation of bytes. At most one generation of a key is current.
+create table if not exists object (
+  id             uuid primary key,
+  bucket         text not null,
+  key            text not null check (octet_length(key) between 1 and 1024),
+  version_id     text,                              -- the storage's version, where the bucket has versions
+  etag           text not null check (etag <> ''),  -- without quotes
+  sha256         bytea check (octet_length(sha256) = 32),               -- null: came by a door that did not hash
+  size_bytes     bigint not null check (size_bytes >= 0),
+  content_type   text not null,
+  filename       text,
+  status         text not null default 'processing'
+                 check (status in ('processing', 'ready', 'partial', 'rejected')),
+  rejection      jsonb check ((status = 'rejected') = (rejection is not null)),   -- {code, detail, processor}
+  taken_at       timestamp,                         -- local time of the camera, from the exif facts
+  camera         text,                              -- "make model", from the exif facts
+  created_at     timestamptz not null default now(),
+  settled_at     timestamptz,                       -- when no job of it was left to do
+  superseded_at  timestamptz,
+  deleted_at     timestamptz
+);
+create unique index if not exists object_current on object (bucket, key)
+  where superseded_at is null and deleted_at is null;
+create index if not exists object_newest on object (created_at desc, id desc)
+  where superseded_at is null and deleted_at is null;
+create index if not exists object_taken on object (taken_at)
+  where superseded_at is null and deleted_at is null;
+create index if not exists object_key on object (bucket, key text_pattern_ops);
+create index if not exists object_status on object (status, created_at desc)
+  where superseded_at is null and deleted_at is null;
+
+-- One processor applied to one object. A row that was never dispatched is the outbox entry.
+create table if not exists job (
+  id             bigint generated always as identity primary key,
+  object_id      uuid not null references object (id) on delete cascade,
+  processor      text not null,
+  version        int not null,
+  state          text not null default 'ready' check (state in ('ready', 'running', 'done', 'dead', 'discarded')),
+  outcome        text check (outcome in ('ok', 'rejected', 'superseded')),
+  priority       smallint not null default 0,
+  attempt        int not null default 0 check (attempt >= 0),      -- runs that count
+  crashes        int not null default 0 check (crashes >= 0),      -- a child died over it
+  expiries       int not null default 0 check (expiries >= 0),     -- a worker fell silent over it
+  max_attempts   int not null check (max_attempts >= 1),
+  token          bigint not null default 0,                        -- fences off whoever claimed it before
+  run_at         timestamptz not null default now(),
+  dispatched_at  timestamptz,
+  lease_until    timestamptz,
+  worker         text,
+  error_code     text,
+  error          jsonb,                                            -- of the last failure
+  created_at     timestamptz not null default now(),
+  started_at     timestamptz,                                      -- of the last run
+  finished_at    timestamptz,
+  unique (object_id, processor),
+  check ((state = 'running') = (lease_until is not null)),
+  check ((state = 'done') = (outcome is not null)),
+  check ((state in ('done', 'dead', 'discarded')) = (finished_at is not null))
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+create index if not exists job_due on job (priority desc, run_at, id) where state = 'ready';
+create index if not exists job_ready_age on job (processor, run_at) where state = 'ready';
+create index if not exists job_lease on job (lease_until) where state = 'running';
+create index if not exists job_dead on job (finished_at desc, id desc) where state = 'dead';
+create index if not exists job_tally on job (processor, state, outcome);
+create index if not exists job_error on job (error_code, id) where error_code is not null;
+
+-- One run of a job. `outcome` null: still running, or its worker never spoke again.
+create table if not exists job_attempt (
+  job_id      bigint not null references job (id) on delete cascade,
+  token       bigint not null,
+  processor   text not null,
+  worker      text not null,
+  started_at  timestamptz not null default now(),
+  ended_at    timestamptz,
+  outcome     text check (outcome in
+              ('ok', 'rejected', 'superseded', 'retry', 'snoozed', 'dead', 'crashed', 'released', 'expired')),
+  error_code  text,
+  error       jsonb,
+  primary key (job_id, token),
+  check ((ended_at is null) = (outcome is null))
+);
+create index if not exists job_attempt_ended on job_attempt (ended_at) include (processor, outcome, started_at);
+
+-- What a preview is now. Its bytes lie in the derived bucket under this key.
+create table if not exists artifact (
+  object_id       uuid not null references object (id) on delete cascade,
+  preset          text not null,
+  preset_version  text not null,
+  bucket          text not null,
+  key             text not null,
+  etag            text not null,
+  sha256          bytea not null check (octet_length(sha256) = 32),
+  size_bytes      bigint not null,
+  content_type    text not null,
+  width_px        int not null check (width_px > 0),
+  height_px       int not null check (height_px > 0),
+  created_at      timestamptz not null default now(),
+  primary key (object_id, preset)
+);
+
+create table if not exists facts (
+  object_id   uuid not null references object (id) on delete cascade,
+  processor   text not null,
+  version     int not null,
+  facts       jsonb not null,
+  created_at  timestamptz not null default now(),
+  primary key (object_id, processor)
+);
+
+-- Who is alive. A worker that has not been seen for a few heartbeats is gone.
+create table if not exists worker (
+  id          text primary key,
+  host        text not null,
+  pid         int not null,
+  version     text not null,
+  slots       int not null,
+  started_at  timestamptz not null default now(),
+  seen_at     timestamptz not null default now(),
+  stopping    boolean not null default false
+);
+
+-- Client retries: one answer per (principal, key). The S3 key is chosen before the first byte, so a retry after a
+-- crash writes to the same place.
+create table if not exists idempotency (
+  principal     text not null,
+  key           text not null check (length(key) between 1 and 255),
+  request       text not null,              -- method and target, to tell a reused key from a retry
+  uploads       jsonb not null,             -- the object keys given to it, in order
+  answer        jsonb,                      -- [{id, sha256}, ...] once committed
+  locked_until  timestamptz,
+  created_at    timestamptz not null default now(),
+  primary key (principal, key)
+);
+create index if not exists idempotency_created on idempotency (created_at);
+
+-- Who replayed or discarded what.
+create table if not exists job_action (
+  id      bigint generated always as identity primary key,
+  job_id  bigint not null references job (id) on delete cascade,
+  action  text not null check (action in ('replay', 'discard')),
+  actor   text not null,
+  note    text,
+  at      timestamptz not null default now()
+);
+create index if not exists job_action_job on job_action (job_id);
+
+-- Derived objects whose photo is gone, deleted from S3 once the transaction that put them here has committed. The
+-- source's key is kept, because a photo that came back under it owns its previews again.
+create table if not exists garbage (
+  bucket         text not null,
+  key            text not null,
+  source_bucket  text not null,
+  source_key     text not null,
+  at             timestamptz not null default now(),
+  primary key (bucket, key)
+);
+
+insert into schema_version (version) values (1) on conflict do nothing;

@@ -1,0 +1,473 @@
+"""The S3 client: bounded streaming writes, ranged and conditional reads. One client per process.
+
+Promises that nothing becomes a finished object unless every byte arrived as it was hashed here (each request's SHA-256
+is signed, and every S3 server checks it), that memory per write is bounded, and that a failed write leaves neither
+object nor multipart upload. Knows nothing of photos.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aioboto3
+import aiohttp
+import botocore.auth
+import structlog
+from aiobotocore.config import AioConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from storage.memory import MemoryBudget
+from storage.settings import StorageSettings
+
+log = structlog.get_logger(__name__)
+
+PART_BYTES = 8 << 20  # S3 wants 5 MiB at least, and 10,000 parts at most: 78 GiB
+SINGLE_PUT_BYTES = 16 << 20  # a body known to be no longer is sent in one request
+PARTS_IN_FLIGHT = 2
+READ_BYTES = 256 << 10
+_BUCKET_KNOWN_SECONDS = 60.0
+
+_PASSING_CODES = {
+    "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch",
+    "RequestTimeTooSkewed", "IncompleteBody", "OperationAborted", "Throttling", "TooManyRequests",
+}  # fmt: skip
+_DENIED_CODES = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled", "InvalidToken"}
+
+
+class BlobsUnavailable(Exception):
+    """The storage is down, out of reach, refuses our credentials or asks to slow down."""
+
+
+class NoSuchBucket(Exception):
+    """The storage has no such bucket."""
+
+
+class NoSuchBlob(Exception):
+    """The storage has no such object."""
+
+
+class BlobChanged(Exception):
+    """The object under this key is not the one that was asked for."""
+
+
+class BlobRefused(Exception):
+    """The storage will not take this request, however often it is sent. `code` is S3's."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    etag: str
+    version_id: str | None
+    sha256: bytes
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    etag: str
+    version_id: str | None
+    size_bytes: int
+    content_type: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """An open answer: its size and range, and its bytes in pieces of at most READ_BYTES."""
+
+    etag: str
+    size_bytes: int  # of this answer
+    total_bytes: int  # of the object
+    content_range: str | None
+    pieces: AsyncIterator[bytes]
+
+
+class _HashedBody(io.BytesIO):
+    """Bytes that know their SHA-256, so that signing them does not hash them again on the event loop."""
+
+    sha256_hex: str = ""
+
+
+class _HashedAuth(botocore.auth.S3SigV4Auth):
+    """Signature V4 that takes the hash that was computed off the event loop."""
+
+    def payload(self, request: Any) -> str:
+        return getattr(request.body, "sha256_hex", "") or str(super().payload(request))
+
+
+_SIGNATURE = "s3v4-safelight"
+botocore.auth.AUTH_TYPE_MAPS[_SIGNATURE] = _HashedAuth
+botocore.auth.AUTH_TYPE_MAPS[f"{_SIGNATURE}-query"] = botocore.auth.S3SigV4QueryAuth
+
+
+class Blobs:
+    """The S3 client of one process. Opened once; survives any outage of the storage."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self._settings = settings
+        self._stack = contextlib.AsyncExitStack()
+        self._buckets: dict[str, float] = {}  # name -> time.monotonic() until which it is known to exist
+        self._client: Any = None
+        self.down_since: float | None = None
+
+    async def __aenter__(self) -> Blobs:
+        settings = self._settings
+        session = aioboto3.Session(
+            aws_access_key_id=settings.s3_access_key,
+            aws_secret_access_key=settings.s3_secret_key,
+            region_name=settings.s3_region,
+        )
+        self._client = await self._stack.enter_async_context(
+            session.client(
+                "s3",
+                endpoint_url=settings.s3_endpoint,
+                config=AioConfig(
+                    signature_version=_SIGNATURE,
+                    s3={"addressing_style": "path", "payload_signing_enabled": True},
+                    connect_timeout=settings.s3_connect_timeout_seconds,
+                    read_timeout=settings.s3_read_timeout_seconds,
+                    retries={"mode": "standard", "max_attempts": 2},
+                    max_pool_connections=settings.s3_max_connections,
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                ),
+            )
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def ping(self) -> None:
+        """Raises BlobsUnavailable where the storage does not answer within three seconds, or has lost our bucket."""
+        try:
+            async with asyncio.timeout(3), self._translated():
+                await self._client.head_bucket(Bucket=self._settings.default_bucket)
+        except NoSuchBucket:
+            raise BlobsUnavailable("the default bucket is gone") from None
+        except TimeoutError as error:
+            raise self._unavailable(error) from error
+
+    async def ensure_bucket(self, bucket: str) -> None:
+        """Make the bucket unless it is there."""
+        if await self.has_bucket(bucket):
+            return
+        where = {} if self._settings.s3_region == "us-east-1" else {"LocationConstraint": self._settings.s3_region}
+        try:
+            async with self._translated():
+                await self._client.create_bucket(
+                    Bucket=bucket, **({"CreateBucketConfiguration": where} if where else {})
+                )
+        except BlobRefused as error:
+            if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
+
+    async def has_bucket(self, bucket: str) -> bool:
+        """Whether the storage has the bucket. A yes is remembered for a minute."""
+        if self._buckets.get(bucket, 0) > time.monotonic():
+            return True
+        try:
+            async with self._translated():
+                await self._client.head_bucket(Bucket=bucket)
+        except NoSuchBucket:
+            return False
+        if len(self._buckets) > 10_000:
+            self._buckets.clear()
+        self._buckets[bucket] = time.monotonic() + _BUCKET_KNOWN_SECONDS
+        return True
+
+    async def head(self, bucket: str, key: str) -> Head:
+        """What lies under the key now. Raises NoSuchBlob, NoSuchBucket."""
+        async with self._translated():
+            answer = await self._client.head_object(Bucket=bucket, Key=key)
+        return Head(
+            etag=answer["ETag"].strip('"'),
+            version_id=_version(answer),
+            size_bytes=answer["ContentLength"],
+            content_type=answer.get("ContentType", "application/octet-stream"),
+            metadata=answer.get("Metadata", {}),
+        )
+
+    async def read(self, bucket: str, key: str, *, etag: str, first_bytes: int | None = None) -> bytes:
+        """The bytes of that very generation, or only its first ones. Raises NoSuchBlob, BlobChanged."""
+        byte_range = f"bytes=0-{first_bytes - 1}" if first_bytes else None
+        async with self.open(bucket, key, etag=etag, byte_range=byte_range) as reading:
+            data = b"".join([piece async for piece in reading.pieces])
+        if len(data) != reading.size_bytes:
+            raise BlobsUnavailable("the storage's answer was cut short")
+        return data
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, bucket: str, key: str, *, etag: str | None = None, byte_range: str | None = None
+    ) -> AsyncIterator[Reading]:
+        """Read in pieces. Raises NoSuchBlob, BlobChanged (etag), BlobRefused('InvalidRange')."""
+        wanted = {"Bucket": bucket, "Key": key}
+        if etag:
+            wanted["IfMatch"] = f'"{etag}"'
+        if byte_range:
+            wanted["Range"] = byte_range
+        async with self._translated():
+            answer = await self._client.get_object(**wanted)
+        body = answer["Body"]
+        async with body:
+            content_range = answer.get("ContentRange")
+            size_bytes = answer["ContentLength"]
+            yield Reading(
+                etag=answer["ETag"].strip('"'),
+                size_bytes=size_bytes,
+                total_bytes=int(content_range.rsplit("/", 1)[1]) if content_range else size_bytes,
+                content_range=content_range,
+                pieces=self._pieces(body),
+            )
+
+    async def put(
+        self, bucket: str, key: str, data: bytes, *, content_type: str, metadata: Mapping[str, str] | None = None
+    ) -> Written:
+        """Store bytes that are at hand."""
+        body = _HashedBody(data)
+        digest = await asyncio.to_thread(hashlib.sha256, data)
+        body.sha256_hex = digest.hexdigest()
+        async with self._translated():
+            answer = await self._client.put_object(
+                Bucket=bucket, Key=key, Body=body, ContentType=content_type, Metadata=dict(metadata or {})
+            )
+        return Written(
+            etag=answer["ETag"].strip('"'),
+            version_id=_version(answer),
+            sha256=digest.digest(),
+            size_bytes=len(data),
+        )
+
+    async def store(
+        self,
+        bucket: str,
+        key: str,
+        pieces: AsyncIterator[bytes],
+        *,
+        content_type: str,
+        memory: MemoryBudget,
+        size_bytes: int | None = None,
+    ) -> Written:
+        """Store a stream of unknown or stated length, holding at most PARTS_IN_FLIGHT + 1 parts of it in memory. On any
+        error, cancellation included, nothing is left behind. Errors of `pieces` pass through."""
+        upload = _Upload(self, bucket, key, content_type=content_type, memory=memory, size_bytes=size_bytes)
+        try:
+            return await upload.run(pieces)
+        except BaseException:
+            await asyncio.shield(upload.abort())
+            raise
+
+    async def delete(self, bucket: str, key: str) -> None:
+        """Delete an object; one that is gone already is no error."""
+        with contextlib.suppress(NoSuchBlob):
+            async with self._translated():
+                await self._client.delete_object(Bucket=bucket, Key=key)
+
+    async def _pieces(self, body: Any) -> AsyncIterator[bytes]:
+        while True:
+            async with self._translated():
+                piece = await body.read(READ_BYTES)
+            if not piece:
+                return
+            yield piece
+
+    @contextlib.asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            raise self._translate(error) from error
+        except (BotoCoreError, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise self._unavailable(error) from error
+        if self.down_since is not None:
+            log.info("dependency.up", message="The storage is back.", dependency="s3")
+            self.down_since = None
+
+    def _translate(self, error: ClientError) -> Exception:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        operation = error.operation_name
+        if code == "NoSuchBucket" or (
+            status == 404 and operation in ("HeadBucket", "PutObject", "CreateMultipartUpload")
+        ):
+            return NoSuchBucket(code)
+        if status == 404:
+            return NoSuchBlob(code)
+        if status == 412:
+            return BlobChanged(code)
+        if status >= 500 or status == 429 or code in _PASSING_CODES:
+            return self._unavailable(error)
+        if status in (401, 403) or code in _DENIED_CODES:
+            log.error(
+                "storage.denied",
+                message="The storage refuses our credentials.",
+                operation=operation,
+                code=code or status,
+            )
+            return self._unavailable(error)
+        return BlobRefused(code or str(status))
+
+    def _unavailable(self, error: BaseException) -> BlobsUnavailable:
+        if self.down_since is None:
+            self.down_since = time.time()
+            log.warning("dependency.down", message="The storage cannot be used.", dependency="s3", error=repr(error))
+        return BlobsUnavailable(type(error).__name__)
+
+
+class _Upload:
+    """One write: a single request where the body is short, a multipart upload otherwise."""
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        bucket: str,
+        key: str,
+        *,
+        content_type: str,
+        memory: MemoryBudget,
+        size_bytes: int | None,
+    ) -> None:
+        self._blobs = blobs
+        self._where = {"Bucket": bucket, "Key": key}
+        self._content_type = content_type
+        self._memory = memory
+        known_short = size_bytes is not None and size_bytes <= SINGLE_PUT_BYTES
+        self._part_bytes = max(1, size_bytes or 0) if known_short else PART_BYTES
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
+        self._upload_id: str | None = None
+        self._tasks: list[asyncio.Task[dict[str, Any]]] = []
+        self._slots = asyncio.Semaphore(PARTS_IN_FLIGHT)
+
+    async def run(self, pieces: AsyncIterator[bytes]) -> Written:
+        rest = b""
+        ended = False
+        while not ended:
+            await self._memory.reserve(self._part_bytes)
+            try:
+                body, rest, ended = await self._fill(pieces, rest)
+                if ended and self._upload_id is None:
+                    return await self._put_single(body)
+                await self._start_part(body)
+            except BaseException:
+                self._memory.release(self._part_bytes)
+                raise
+        return await self._complete()
+
+    async def abort(self) -> None:
+        """Leave nothing behind. Errors are logged: the sweep of dangling uploads comes by later."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._upload_id is None:
+            return
+        try:
+            async with asyncio.timeout(10), self._blobs._translated():
+                await self._blobs._client.abort_multipart_upload(**self._where, UploadId=self._upload_id)
+        except (BlobsUnavailable, NoSuchBlob, NoSuchBucket, BlobRefused, TimeoutError) as error:
+            log.warning(
+                "upload.abort_failed", message="A multipart upload is left dangling.", **self._where, error=repr(error)
+            )
+
+    async def _fill(self, pieces: AsyncIterator[bytes], rest: bytes) -> tuple[_HashedBody, bytes, bool]:
+        """Read one part, hash it off the loop. Returns it, what belongs to the next one, and whether this is the last."""
+        body = _HashedBody()
+        body.write(rest)
+        rest, ended = b"", False
+        while body.tell() <= self._part_bytes:
+            piece = await anext(pieces, None)
+            if piece is None:
+                ended = True
+                break
+            body.write(piece)
+        if body.tell() > self._part_bytes:
+            with body.getbuffer() as view:
+                rest = bytes(view[self._part_bytes :])
+            body.truncate(self._part_bytes)
+        body.seek(0)
+        await asyncio.to_thread(self._hash, body)
+        return body, rest, ended
+
+    def _hash(self, body: _HashedBody) -> None:
+        with body.getbuffer() as view:
+            body.sha256_hex = hashlib.sha256(view).hexdigest()
+            self._digest.update(view)
+            self._size_bytes += len(view)
+
+    async def _put_single(self, body: _HashedBody) -> Written:
+        async with self._blobs._translated():
+            answer = await self._blobs._client.put_object(**self._where, Body=body, ContentType=self._content_type)
+        self._memory.release(self._part_bytes)
+        return self._written(answer)
+
+    async def _start_part(self, body: _HashedBody) -> None:
+        """Send a part beside the reading of the next one. The task owns the part's memory."""
+        async with self._blobs._translated():
+            if self._upload_id is None:
+                answer = await self._blobs._client.create_multipart_upload(
+                    **self._where, ContentType=self._content_type
+                )
+                self._upload_id = answer["UploadId"]
+        await self._slots.acquire()
+        for task in self._tasks:
+            if task.done():
+                task.result()  # a part that failed ends the upload before more is read
+        task = asyncio.create_task(self._send_part(len(self._tasks) + 1, body))
+        task.add_done_callback(self._part_sent)
+        self._tasks.append(task)
+
+    async def _send_part(self, number: int, body: _HashedBody) -> dict[str, Any]:
+        async with self._blobs._translated():
+            answer = await self._blobs._client.upload_part(
+                **self._where, UploadId=self._upload_id, PartNumber=number, Body=body
+            )
+        return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    def _part_sent(self, _task: asyncio.Task[dict[str, Any]]) -> None:
+        self._slots.release()
+        self._memory.release(self._part_bytes)
+
+    async def _complete(self) -> Written:
+        parts = await asyncio.gather(*self._tasks)
+        call = {**self._where, "UploadId": self._upload_id, "MultipartUpload": {"Parts": parts}}
+        try:
+            async with self._blobs._translated():
+                answer = await self._blobs._client.complete_multipart_upload(**call)
+        except NoSuchBlob:  # an earlier try of the client succeeded and its answer was lost
+            answer = await self._find_completed(parts)
+        self._upload_id = None
+        return self._written(answer)
+
+    async def _find_completed(self, parts: list[dict[str, Any]]) -> dict[str, Any]:
+        whole = hashlib.md5(
+            b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in parts), usedforsecurity=False
+        ).hexdigest()
+        head = await self._blobs.head(**{"bucket": self._where["Bucket"], "key": self._where["Key"]})
+        if head.etag != f"{whole}-{len(parts)}" or head.size_bytes != self._size_bytes:
+            raise BlobsUnavailable("the multipart upload vanished")
+        return {"ETag": head.etag, "VersionId": head.version_id}
+
+    def _written(self, answer: Mapping[str, Any]) -> Written:
+        return Written(
+            etag=answer["ETag"].strip('"'),
+            version_id=_version(answer),
+            sha256=self._digest.digest(),
+            size_bytes=self._size_bytes,
+        )
+
+
+def _version(answer: Mapping[str, Any]) -> str | None:
+    version = answer.get("VersionId")
+    return None if version in (None, "", "null") else str(version)

@@ -1,0 +1,61 @@
+"""A budget of bytes that many uploads share, first come first served. Pure asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+
+class MemoryBusy(Exception):
+    """The budget stayed used up for too long: come again later."""
+
+
+class MemoryBudget:
+    """Hands out bytes of a fixed total. Whoever asks while none are left waits in line, `wait_seconds` at most."""
+
+    def __init__(self, total_bytes: int, *, wait_seconds: float) -> None:
+        self._free_bytes = total_bytes
+        self._total_bytes = total_bytes
+        self._wait_seconds = wait_seconds
+        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def used_bytes(self) -> int:
+        return self._total_bytes - self._free_bytes
+
+    @property
+    def waiting(self) -> int:
+        return len(self._line)
+
+    async def reserve(self, size_bytes: int) -> None:
+        """Take bytes, to be given back by `release`. More than the total counts as the total. Raises MemoryBusy."""
+        size_bytes = min(size_bytes, self._total_bytes)
+        if not self._line and size_bytes <= self._free_bytes:
+            self._free_bytes -= size_bytes
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        place = (size_bytes, turn)
+        self._line.append(place)
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await turn
+        except BaseException as error:
+            if place in self._line:
+                self._line.remove(place)
+                self._serve()
+            elif not turn.cancelled():
+                self.release(size_bytes)  # our turn came in the very moment in which we gave up
+            if isinstance(error, TimeoutError):
+                raise MemoryBusy from None
+            raise
+
+    def release(self, size_bytes: int) -> None:
+        self._free_bytes += min(size_bytes, self._total_bytes)
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._line and self._line[0][0] <= self._free_bytes:
+            size_bytes, turn = self._line.popleft()
+            if not turn.cancelled():
+                self._free_bytes -= size_bytes
+                turn.set_result(None)

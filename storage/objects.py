@@ -1,0 +1,202 @@
+"""Objects: one row for each stored generation of bytes. Functions take a connection first.
+
+`record` is where every accepted photo passes: object and jobs in one transaction, idempotent on (bucket, key, etag,
+version). Does no S3; what the storage really holds was read by the caller.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from storage.database import JOB_CHANNEL, PHOTO_CHANNEL, Connection
+
+_CURRENT = "superseded_at is null and deleted_at is null"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """Bytes that lie in S3, as a door or a HEAD found them."""
+
+    id: uuid.UUID
+    bucket: str
+    key: str
+    etag: str  # without quotes
+    size_bytes: int
+    content_type: str
+    version_id: str | None = None
+    sha256: bytes | None = None  # 32 bytes
+    filename: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The job that one processor gets for every new object."""
+
+    processor: str
+    version: int
+    max_attempts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    id: uuid.UUID
+    created: bool  # False: this very generation was known already
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoFilter:
+    bucket: str | None = None
+    prefix: str | None = None
+    status: str | None = None
+    taken_after: datetime | None = None  # local time of the camera, naive
+    taken_before: datetime | None = None
+    camera: str | None = None  # part of "make model", in any case
+
+
+async def lock_key(conn: Connection, bucket: str, key: str) -> None:
+    """Keep everybody else from changing what is current under a key, until the transaction ends."""
+    await conn.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", f"{bucket}/{key}")
+
+
+async def record(conn: Connection, stored: StoredObject, plans: Iterable[Plan]) -> Recorded:
+    """Make this generation the current one of its key, with its jobs ready. Must run in a transaction."""
+    await lock_key(conn, stored.bucket, stored.key)
+    current = await conn.fetchrow(
+        f"select id, etag, version_id from object where bucket = $1 and key = $2 and {_CURRENT} for update",
+        stored.bucket,
+        stored.key,
+    )
+    if current and (current["etag"], current["version_id"]) == (stored.etag, stored.version_id):
+        await conn.execute(
+            "update object set sha256 = coalesce(sha256, $2), filename = coalesce(filename, $3) where id = $1",
+            current["id"],
+            stored.sha256,
+            stored.filename,
+        )
+        return Recorded(id=current["id"], created=False)
+    if current:
+        await conn.execute("update object set superseded_at = now() where id = $1", current["id"])
+    await conn.execute(
+        """
+        insert into object (id, bucket, key, version_id, etag, sha256, size_bytes, content_type, filename)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        """,
+        stored.id,
+        stored.bucket,
+        stored.key,
+        stored.version_id,
+        stored.etag,
+        stored.sha256,
+        stored.size_bytes,
+        stored.content_type,
+        stored.filename,
+    )
+    await conn.executemany(
+        "insert into job (object_id, processor, version, max_attempts) values ($1, $2, $3, $4)",
+        [(stored.id, plan.processor, plan.version, plan.max_attempts) for plan in plans],
+    )
+    await conn.execute("select pg_notify($1, ''), pg_notify($2, $3)", JOB_CHANNEL, PHOTO_CHANNEL, str(stored.id))
+    return Recorded(id=stored.id, created=True)
+
+
+async def settle(conn: Connection, object_id: uuid.UUID) -> None:
+    """Derive an object's status from its jobs. The caller holds the object's row lock."""
+    await conn.execute(
+        """
+        with tally as (
+          select bool_or(state in ('ready', 'running')) as busy,
+                 bool_or(state in ('dead', 'discarded')) as failed,
+                 (array_agg(jsonb_build_object('code', error_code, 'detail', error ->> 'detail', 'processor', processor)
+                            order by id) filter (where outcome = 'rejected'))[1] as rejection
+          from job where object_id = $1
+        )
+        update object set
+          status = case when tally.rejection is not null then 'rejected' when tally.busy then 'processing'
+                        when tally.failed then 'partial' else 'ready' end,
+          rejection = tally.rejection,
+          settled_at = case when tally.busy then null else coalesce(settled_at, now()) end
+        from tally where object.id = $1
+        """,
+        object_id,
+    )
+    await conn.execute("select pg_notify($1, $2)", PHOTO_CHANNEL, str(object_id))
+
+
+async def get(conn: Connection, object_id: uuid.UUID) -> dict[str, Any] | None:
+    """The object's row, whatever became of it; None where it never was or was deleted."""
+    row = await conn.fetchrow("select * from object where id = $1 and deleted_at is null", object_id)
+    return dict(row) if row else None
+
+
+async def find_current(conn: Connection, bucket: str, key: str) -> dict[str, Any] | None:
+    row = await conn.fetchrow(f"select * from object where bucket = $1 and key = $2 and {_CURRENT}", bucket, key)
+    return dict(row) if row else None
+
+
+async def list_current(
+    conn: Connection, wanted: PhotoFilter, *, after: tuple[datetime, uuid.UUID] | None, limit: int
+) -> list[dict[str, Any]]:
+    """Current objects, newest first, that match every given filter and come after the cursor."""
+    where: list[str] = [_CURRENT]
+    arguments: list[object] = []
+
+    def add(condition: str, *values: object) -> None:
+        arguments.extend(values)
+        numbers = range(len(arguments) - len(values) + 1, len(arguments) + 1)
+        where.append(condition.format(*(f"${number}" for number in numbers)))
+
+    if wanted.bucket is not None:
+        add("bucket = {}", wanted.bucket)
+    if wanted.prefix:
+        add("starts_with(key, {})", wanted.prefix)
+    if wanted.status is not None:
+        add("status = {}", wanted.status)
+    if wanted.taken_after is not None:
+        add("taken_at >= {}", wanted.taken_after)
+    if wanted.taken_before is not None:
+        add("taken_at < {}", wanted.taken_before)
+    if wanted.camera:
+        add("strpos(lower(camera), lower({})) > 0", wanted.camera)
+    if after is not None:
+        add("(created_at, id) < ({}::timestamptz, {}::uuid)", *after)
+    arguments.append(limit)
+    rows = await conn.fetch(
+        f"select * from object where {' and '.join(where)} order by created_at desc, id desc limit ${len(arguments)}",
+        *arguments,
+    )
+    return [dict(row) for row in rows]
+
+
+async def mark_deleted(conn: Connection, bucket: str, key: str) -> uuid.UUID | None:
+    """The photo under this key is gone. Its jobs end, its artifacts become garbage. Must run in a transaction. Returns
+    its id, None where no photo was there."""
+    await lock_key(conn, bucket, key)
+    object_id: uuid.UUID | None = await conn.fetchval(
+        f"update object set deleted_at = now() where bucket = $1 and key = $2 and {_CURRENT} returning id", bucket, key
+    )
+    if object_id is None:
+        return None
+    await conn.execute(
+        """
+        update job set state = 'discarded', finished_at = now()
+        where object_id = $1 and state in ('ready', 'dead')
+        """,
+        object_id,
+    )
+    await conn.execute(
+        """
+        insert into garbage (bucket, key, source_bucket, source_key)
+        select distinct artifact.bucket, artifact.key, $1::text, $2::text
+        from artifact join object on object.id = artifact.object_id
+        where object.bucket = $1 and object.key = $2
+        on conflict do nothing
+        """,
+        bucket,
+        key,
+    )
+    await conn.execute("select pg_notify($1, $2)", PHOTO_CHANNEL, str(object_id))
+    return object_id

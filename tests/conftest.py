@@ -1,0 +1,109 @@
+"""Fixtures that all tests share, and the marks of tests that need a tool which may be absent.
+
+A test with a `needs_*` mark is skipped, with the reason, where its tool is absent; with CI=true it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.servers import S3Backend, Servers
+
+TOOLS = {
+    "needs_chromium": ("chromium", "chromium-browser", "google-chrome"),
+    "needs_exiftool": ("exiftool",),
+    "needs_promtool": ("promtool",),
+}
+
+
+def find_tool(mark: str) -> str | None:
+    """Path of the program behind a mark, None where it is absent."""
+    return next((path for name in TOOLS[mark] if (path := shutil.which(name))), None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for mark, names in TOOLS.items():
+        config.addinivalue_line("markers", f"{mark}: needs the program {names[0]} (`make test-tools` installs it)")
+
+
+def pytest_report_header() -> list[str]:
+    absent = [names[0] for mark, names in TOOLS.items() if not find_tool(mark)]
+    if not absent:
+        return []
+    effect = "fail, because CI=true" if _must_run_all() else "are left out"
+    return [f"absent: {', '.join(absent)}; tests that need them {effect} (`make test-tools` installs them)"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers():
+        if mark.name in TOOLS and not find_tool(mark.name):
+            reason = f"{TOOLS[mark.name][0]} is not installed; `make test-tools` installs it"
+            if _must_run_all():
+                pytest.fail(reason, pytrace=False)
+            pytest.skip(reason)
+
+
+def _must_run_all() -> bool:
+    return os.environ.get("CI", "").lower() == "true"
+
+
+@pytest.fixture(scope="session")
+def _session_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    servers = Servers(tmp_path_factory.mktemp("servers"))
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture
+def servers(_session_servers: Servers) -> Servers:
+    """The session's real servers, all of them that were started before running again."""
+    _session_servers.heal()
+    return _session_servers
+
+
+@pytest.fixture
+def postgres_dsn(servers: Servers) -> Iterator[str]:
+    """URL of a database of this test alone, with the schema and no rows."""
+    name = servers.make_database()
+    yield servers.postgres.dsn_of(name)
+    servers.heal()
+    servers.drop_database(name)
+
+
+@pytest.fixture
+def redis_url(servers: Servers) -> str:
+    """URL of the session's Valkey, emptied."""
+    url = servers.valkey.url
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+    return url
+
+
+@pytest.fixture
+def s3_backend(servers: Servers) -> S3Backend:
+    """The session's SeaweedFS."""
+    return servers.s3_backend
+
+
+@pytest.fixture
+def bucket_prefix(servers: Servers, s3_backend: S3Backend) -> Iterator[str]:
+    """How names of this test's buckets begin; such buckets are deleted after it."""
+    prefix = f"t{uuid.uuid4().hex[:10]}"
+    yield prefix
+    servers.heal()
+    servers.drop_buckets(prefix)
+
+
+@pytest.fixture
+def bucket(servers: Servers, bucket_prefix: str) -> str:
+    """An empty bucket of this test alone."""
+    name = f"{bucket_prefix}-photos"
+    servers.seaweedfs.request("PUT", f"/{name}")
+    return name
