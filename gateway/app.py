@@ -30,7 +30,7 @@ from processors.settings import JobSettings
 from storage import idempotency, workers
 from storage.blobs import BlobRefused, Blobs, BlobsUnavailable
 from storage.database import JOB_CHANNEL, PHOTO_CHANNEL, Database, DatabaseUnavailable, Listener
-from storage.memory import MemoryBudget
+from storage.memory import MemoryBudget, return_freed_buffers
 from storage.settings import StorageSettings
 
 log = structlog.get_logger(__name__)
@@ -103,6 +103,7 @@ async def serve(
     settings: GatewaySettings, jobs: JobSettings, storage: StorageSettings, *, ports_file: str | None
 ) -> None:
     """Run the gateway until SIGTERM or SIGINT. `ports_file`: where to write the addresses once it listens."""
+    return_freed_buffers()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -115,6 +116,7 @@ async def serve(
         keepalive_timeout=30,
         max_headers=64,
         lingering_time=2,
+        read_bufsize=32 << 10,  # an upload that waits for its turn holds little
         shutdown_timeout=jobs.grace_seconds,
     )
     await runner.setup()

@@ -1,7 +1,7 @@
 """Who may do what: bearer tokens, checked against the keys in Postgres. Closed by default.
 
-A key is remembered for a second, so revoking one takes effect within that. A wrong secret costs the same time as a right
-one; an unknown access key is compared with a dummy.
+A key is remembered for a second, so revoking one takes effect within that. A wrong secret costs the same time as a
+right one; an unknown access key is compared with a dummy.
 """
 
 from __future__ import annotations

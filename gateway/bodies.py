@@ -1,4 +1,5 @@
-"""Reading what a client sends: in pieces, against a size cap and a clock, its first bytes looked at before any is stored."""
+"""Reading what a client sends: in pieces, against a size cap and a clock, its first bytes looked at before any is
+stored."""
 
 from __future__ import annotations
 
@@ -17,7 +18,12 @@ from processors.photos import formats
 from processors.photos.formats import Format
 
 _FIELD_BYTES = 64 << 10
+_PIECE_BYTES = 256 << 10
+_FORM_PIECE_BYTES = 8 << 10
 _GRACE_SECONDS = 10.0  # before the minimum rate is asked for
+
+
+Read = Callable[[int], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,21 +34,20 @@ class PhotoBody:
     pieces: AsyncIterator[bytes]
 
 
-async def open_photo(read: Callable[[], Awaitable[bytes]], settings: GatewaySettings) -> PhotoBody:
-    """Look at the first bytes. `read` gives the next piece, b"" at the end. Raises Problem not_an_image,
+async def open_photo(read: Read, settings: GatewaySettings) -> PhotoBody:
+    """Look at the first bytes. `read` gives at most so many bytes, b"" at the end. Raises Problem not_an_image,
     unsupported_format, empty; and while the pieces are read too_large, body_timeout, body_cut_short."""
-    pieces = _guarded(read, settings)
+    guarded = _Guarded(read, settings)
     head = b""
-    async for piece in pieces:
+    # Only so much is taken before the storage is ready: the rest waits in the socket, and the client with it.
+    while len(head) < formats.SNIFF_BYTES and (piece := await guarded.read(formats.SNIFF_BYTES - len(head))):
         head += piece
-        if len(head) >= formats.SNIFF_BYTES:
-            break
     try:
         found = formats.recognise(head)
     except Unprocessable as error:
         accepted = ", ".join(item.name.upper() for item in formats.FORMATS)
         raise Problem(error.code, f"Nothing was stored. Accepted are {accepted}.") from None
-    return PhotoBody(format=found, pieces=_chain(head, pieces))
+    return PhotoBody(format=found, pieces=guarded.pieces(head))
 
 
 async def drain_field(part: BodyPartReader) -> None:
@@ -57,11 +62,18 @@ async def drain_field(part: BodyPartReader) -> None:
 async def drain_rest(part: BodyPartReader, settings: GatewaySettings) -> None:
     """Pass over what is left of a file that was refused."""
 
-    async def read() -> bytes:
-        return bytes(await part.read_chunk(_FIELD_BYTES))
-
-    async for _ in _guarded(read, settings):
+    guarded = _Guarded(part_reader(part), settings)
+    while await guarded.read(_PIECE_BYTES):
         pass
+
+
+def part_reader(part: BodyPartReader) -> Read:
+    """Reads a file of a form. aiohttp wants room for a boundary, so a piece may be larger than asked for."""
+
+    async def read(size_bytes: int) -> bytes:
+        return bytes(await part.read_chunk(max(size_bytes, _FORM_PIECE_BYTES)))
+
+    return read
 
 
 def check_length(request: web.Request, settings: GatewaySettings) -> None:
@@ -72,40 +84,46 @@ def check_length(request: web.Request, settings: GatewaySettings) -> None:
         raise _too_large(settings)
 
 
-async def _guarded(read: Callable[[], Awaitable[bytes]], settings: GatewaySettings) -> AsyncIterator[bytes]:
-    """Pieces, none of which may come too late, nor the whole too slowly, nor be too large."""
-    size_bytes, waited_seconds = 0, 0.0
-    while True:
-        asked_at = time.monotonic()
+class _Guarded:
+    """A body of which no piece may come too late, nor the whole too slowly, nor be too large."""
+
+    def __init__(self, read: Read, settings: GatewaySettings) -> None:
+        self._read = read
+        self._settings = settings
+        self._size_bytes = 0
+        self._waited_seconds = 0.0  # the client's time alone, not the storage's
+
+    async def read(self, size_bytes: int) -> bytes:
+        """At most so many bytes, b"" at the end."""
+        settings, asked_at = self._settings, time.monotonic()
         try:
             async with asyncio.timeout(settings.chunk_timeout_seconds):
-                piece = await read()
+                piece = await self._read(size_bytes)
         except TimeoutError:
             raise _too_slow() from None
         except (aiohttp.ClientError, ConnectionError, web.RequestPayloadError):
             raise Problem("body_cut_short", "Nothing was stored. Send it again.") from None
-        waited_seconds += time.monotonic() - asked_at  # the client's time alone, not the storage's
-        if not piece:
-            return
-        size_bytes += len(piece)
-        if size_bytes > settings.max_upload_bytes:
+        self._waited_seconds += time.monotonic() - asked_at
+        self._size_bytes += len(piece)
+        if self._size_bytes > settings.max_upload_bytes:
             raise _too_large(settings)
-        if waited_seconds > _GRACE_SECONDS and size_bytes < settings.min_bytes_per_second * waited_seconds:
+        late = self._waited_seconds > _GRACE_SECONDS
+        if piece and late and self._size_bytes < settings.min_bytes_per_second * self._waited_seconds:
             raise _too_slow()
-        yield piece
+        return piece
 
-
-async def _chain(head: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    if head:
-        yield head
-    async for piece in pieces:
-        yield piece
+    async def pieces(self, head: bytes) -> AsyncIterator[bytes]:
+        """Everything: what was read before, then the rest."""
+        piece = head
+        while piece:
+            yield piece
+            piece = await self.read(_PIECE_BYTES)
 
 
 def _too_large(settings: GatewaySettings) -> Problem:
     return Problem(
         "too_large",
-        f"Nothing was stored. At most {settings.max_upload_bytes} bytes are taken; SAFELIGHT_MAX_UPLOAD_BYTES sets that.",
+        f"Nothing was stored. At most {settings.max_upload_bytes} bytes are taken (SAFELIGHT_MAX_UPLOAD_BYTES).",
         max_bytes=settings.max_upload_bytes,
     )
 

@@ -1,6 +1,7 @@
 """One table: what went wrong -> HTTP status and stable code, rendered as problem+json (RFC 9457).
 
-Clients key on `code`; codes are never renamed. An unknown exception is logged with an id and answered with that id alone.
+Clients key on `code`; codes are never renamed. An unknown exception is logged with an id and answered with that id
+alone.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Conditional and ranged requests (RFC 9110): what the client has already, and which part it wants. Pure, but for reading
-the request's headers.
+"""Conditional and ranged requests (RFC 9110): what the client has already, and which part it wants. Pure, but for
+reading the request's headers.
 """
 
 from __future__ import annotations

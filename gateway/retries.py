@@ -1,7 +1,7 @@
 """A client's retry, by `Idempotency-Key`: taken before the body is read, kept while it arrives, answered once.
 
-Without the header nothing is kept. With it, a retry of a finished request gets the first one's photos, after its body was
-found to be the same.
+Without the header nothing is kept. With it, a retry of a finished request gets the first one's photos, after its
+body was found to be the same.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Attempt:
     async def assign(
         self, database: Database, index: int, *, bucket: str, key: str | None, filename: str | None, extension: str
     ) -> str:
-        """The S3 key of the request's file number `index`: the one that an earlier try was given, else the client's or a new
-        one, committed before anything is stored under it."""
+        """The S3 key of the request's file number `index`: the one that an earlier try was given, else the client's
+        or a new one, committed before anything is stored under it."""
         if index < len(self.uploads):
             return str(self.uploads[index]["key"])
         now = datetime.now(UTC)

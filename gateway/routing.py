@@ -1,5 +1,5 @@
-"""What a route is: one row of a table, from which the router, the scopes, the validation and the OpenAPI document are all
-made, so that none of them can say something else than the others.
+"""What a route is: one row of a table, from which the router, the scopes, the validation and the OpenAPI document
+are all made, so that none of them can say something else than the others.
 """
 
 from __future__ import annotations

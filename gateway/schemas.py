@@ -1,5 +1,5 @@
-"""The shapes of what goes in and out. Requests are validated with these, answers are written with these, and the OpenAPI
-document is made of these: there is no second description that could be wrong.
+"""The shapes of what goes in and out. Requests are validated with these, answers are written with these, and the
+OpenAPI document is made of these: there is no second description that could be wrong.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, post_dump, validate
+from marshmallow import INCLUDE, Schema, ValidationError, fields, post_dump, validate
 
 STATES = ("ready", "running", "done", "dead", "discarded")
 STATUSES = ("processing", "ready", "partial", "rejected")
@@ -22,9 +22,14 @@ _MAX_ID = 2**63 - 1
 class Text(fields.String):
     """A string that Postgres can hold: no NUL, no lone surrogate, bounded."""
 
-    def __init__(self, *, maximum: int = 1024, minimum: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, *, maximum: int = 1024, minimum: int = 0, metadata: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(
-            validate=[validate.Length(min=minimum, max=maximum), validate.Regexp(r"^[^\x00\ud800-\udfff]*$")], **kwargs
+            validate=[validate.Length(min=minimum, max=maximum), _check_storable],
+            # The document's pattern leaves surrogates out: most regular expression engines cannot name them.
+            metadata={**(metadata or {}), "pattern": r"^[^\x00]*$"},
+            **kwargs,
         )
 
 
@@ -81,6 +86,11 @@ class JobCursor(fields.Field[int]):
         if not (text.isascii() and text.isdigit() and int(text) <= _MAX_ID):
             raise ValidationError("This is no cursor of ours. Leave it out to begin anew.")
         return int(text)
+
+
+def _check_storable(text: str) -> None:
+    if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
+        raise ValidationError("NUL and lone surrogates cannot be stored.")
 
 
 def encode_cursor(text: str) -> str:
@@ -171,6 +181,11 @@ class JobActionBody(NoteBody):
 
 
 class ProblemSchema(Schema):
+    """RFC 9457; some problems have further members, such as `errors`."""
+
+    class Meta:
+        unknown = INCLUDE
+
     type = fields.String(required=True)
     title = fields.String(required=True)
     status = fields.Integer(required=True)
@@ -206,19 +221,19 @@ class JobSchema(Schema):
     crashes = fields.Integer(required=True)
     expiries = fields.Integer(required=True)
     run_at = Instant(required=True, metadata=_about("Due then.", type="string", format="date-time"))
-    lease_until = Instant(allow_none=True, metadata=_about("", type=["string", "null"], format="date-time"))
+    lease_until = Instant(allow_none=True, metadata=_about("", type="string", format="date-time"))
     worker = fields.String(allow_none=True)
     error = fields.Nested(JobErrorSchema, allow_none=True, metadata=_about("The last one."))
     created_at = Instant(required=True, metadata=_about("", type="string", format="date-time"))
-    started_at = Instant(allow_none=True, metadata=_about("", type=["string", "null"], format="date-time"))
-    finished_at = Instant(allow_none=True, metadata=_about("", type=["string", "null"], format="date-time"))
+    started_at = Instant(allow_none=True, metadata=_about("", type="string", format="date-time"))
+    finished_at = Instant(allow_none=True, metadata=_about("", type="string", format="date-time"))
 
 
 class AttemptSchema(Schema):
     number = fields.Integer(required=True)
     worker = fields.String(required=True)
     started_at = Instant(required=True, metadata=_about("", type="string", format="date-time"))
-    ended_at = Instant(allow_none=True, metadata=_about("", type=["string", "null"], format="date-time"))
+    ended_at = Instant(allow_none=True, metadata=_about("", type="string", format="date-time"))
     seconds = fields.Float(allow_none=True)
     outcome = fields.String(allow_none=True, metadata=_about("null: still running."))
     error = fields.Nested(JobErrorSchema, allow_none=True)
@@ -287,17 +302,17 @@ class PhotoSchema(Schema):
     key = fields.String(required=True)
     etag = fields.String(required=True, metadata=_about("Of the original in S3, without quotes."))
     version_id = fields.String(allow_none=True)
-    sha256 = Hex(allow_none=True, metadata=_about("Of the original.", type=["string", "null"]))
+    sha256 = Hex(allow_none=True, metadata=_about("Of the original.", type="string"))
     size_bytes = fields.Integer(required=True)
     content_type = fields.String(required=True)
     filename = fields.String(allow_none=True)
     status = fields.String(required=True, validate=validate.OneOf(STATUSES))
     rejection = fields.Nested(ErrorSchema, allow_none=True, metadata=_about("Why, where the status is rejected."))
-    taken_at = LocalTime(allow_none=True, metadata=_about("Local time of the camera.", type=["string", "null"]))
+    taken_at = LocalTime(allow_none=True, metadata=_about("Local time of the camera.", type="string"))
     camera = fields.String(allow_none=True)
     created_at = Instant(required=True, metadata=_about("", type="string", format="date-time"))
-    settled_at = Instant(allow_none=True, metadata=_about("", type=["string", "null"], format="date-time"))
-    superseded_at = Instant(allow_none=True, metadata=_about("", type=["string", "null"], format="date-time"))
+    settled_at = Instant(allow_none=True, metadata=_about("", type="string", format="date-time"))
+    superseded_at = Instant(allow_none=True, metadata=_about("", type="string", format="date-time"))
     jobs = fields.List(fields.Nested(PhotoJobSchema), required=True)
     artifacts = fields.List(fields.Nested(ArtifactSchema), required=True)
     links = fields.Nested(LinksSchema, required=True)
@@ -380,7 +395,7 @@ class StatsSchema(Schema):
 class DependencySchema(Schema):
     up = fields.Boolean(required=True)
     required = fields.Boolean(required=True, metadata=_about("Whether uploads need it."))
-    down_since = Instant(allow_none=True, metadata=_about("", type=["string", "null"], format="date-time"))
+    down_since = Instant(allow_none=True, metadata=_about("", type="string", format="date-time"))
 
 
 class ReadinessSchema(Schema):
@@ -395,6 +410,9 @@ class HealthSchema(Schema):
 
 class ExifSchema(Schema):
     """The facts of the exif processor, open-ended: `raw` has every tag."""
+
+    class Meta:
+        unknown = INCLUDE
 
     @post_dump(pass_original=True)
     def _everything(self, data: Any, original: Any, **_: Any) -> Any:

@@ -18,13 +18,13 @@ class GatewaySettings:
         default=8081, metadata=setting("Port of the S3 door; 0 picks a free one.", minimum=0, maximum=65535)
     )
     max_upload_bytes: int = field(
-        default=512 << 20, metadata=setting("Larger photos are refused.", minimum=1, maximum=5 << 40)
+        default=512 << 20, metadata=setting("Larger photos are refused.", minimum=1, maximum=48 << 30)
     )
     max_form_files: int = field(
         default=100, metadata=setting("Files that one form may carry.", minimum=1, maximum=10_000)
     )
     upload_memory_bytes: int = field(
-        default=96 << 20,
+        default=64 << 20,
         metadata=setting(
             "Memory that all uploads in flight share; the others wait.", minimum=16 << 20, maximum=64 << 30
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -33,8 +33,6 @@ from storage.objects import StoredObject
 
 log = structlog.get_logger(__name__)
 
-_PIECE_BYTES = 256 << 10
-
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
@@ -54,13 +52,13 @@ async def put_photo(call: Call) -> web.StreamResponse:
     assert call.principal is not None
     async with retries.attempt(request, call.principal, context.database) as attempt:
         if attempt.answer is not None:
-            retries.check_same(attempt.answer, [await _hash(request.content.readany, context)])
+            retries.check_same(attempt.answer, [await _hash(request.content.read, context)])
             return await _answer_one(call, uuid.UUID(attempt.answer[0]["id"]), replayed=True)
         await _require_bucket(bucket, context)
         stored = await _store(
             context,
             attempt,
-            request.content.readany,
+            request.content.read,
             bucket=bucket,
             key=key,
             filename=keys.safe_filename(key),
@@ -79,7 +77,7 @@ async def post_photos(call: Call) -> web.StreamResponse:
     assert call.principal is not None
     async with retries.attempt(request, call.principal, context.database) as attempt:
         if attempt.answer is not None:
-            hashes = [await _hash(_reader(part), context) async for part in _files(request, context)]
+            hashes = [await _hash(bodies.part_reader(part), context) async for part in _files(request, context)]
             retries.check_same(attempt.answer, hashes)
             stored = [Stored(photo_id=uuid.UUID(item["id"]), sha256=b"") for item in attempt.answer]
             return await _answer_many(call, stored, [], replayed=True)
@@ -99,7 +97,13 @@ async def _store_form(call: Call, attempt: Attempt, bucket: str) -> tuple[list[S
         try:
             stored.append(
                 await _store(
-                    call.context, attempt, _reader(part), bucket=bucket, key=None, filename=filename, index=index
+                    call.context,
+                    attempt,
+                    bodies.part_reader(part),
+                    bucket=bucket,
+                    key=None,
+                    filename=filename,
+                    index=index,
                 )
             )
         except (Problem, BlobRefused, BlobsUnavailable, DatabaseUnavailable, MemoryBusy) as error:
@@ -121,7 +125,7 @@ async def _store_form(call: Call, attempt: Attempt, bucket: str) -> tuple[list[S
 async def _store(
     context: Context,
     attempt: Attempt,
-    read: Callable[[], Awaitable[bytes]],
+    read: bodies.Read,
     *,
     bucket: str,
     key: str | None,
@@ -195,14 +199,7 @@ async def _files(request: web.Request, context: Context) -> AsyncIterator[BodyPa
         raise Problem("invalid_form", "Its parts, headers or boundary are malformed.") from None
 
 
-def _reader(part: BodyPartReader) -> Callable[[], Awaitable[bytes]]:
-    async def read() -> bytes:
-        return bytes(await part.read_chunk(_PIECE_BYTES))
-
-    return read
-
-
-async def _hash(read: Callable[[], Awaitable[bytes]], context: Context) -> bytes:
+async def _hash(read: bodies.Read, context: Context) -> bytes:
     body = await bodies.open_photo(read, context.settings)
     digest = hashlib.sha256()
     async for piece in body.pieces:

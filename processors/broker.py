@@ -126,8 +126,8 @@ class Broker(RedisStreamBroker):
                 await client.xgroup_delconsumer(self.queue_name, self.consumer_group_name, self.consumer_name)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
-        """Messages, one at a time and only when asked for one: from Redis, or where that is silent or away, made of what
-        is due in Postgres."""
+        """Messages, one at a time and only when asked for one: from Redis, or where that is silent or away, made of
+        what is due in Postgres."""
         heard_at = time.monotonic()
         reading: asyncio.Task[AckableMessage] | None = None
         try:

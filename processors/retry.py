@@ -77,8 +77,8 @@ def decide(
     settings: JobSettings,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> Verdict:
-    """What becomes of a job whose run `attempt` (from 1) ended so, after `crashes` earlier crashes. Backoff is exponential
-    with full jitter: uniform between 0 and min(cap, base x 2^n), after the n-th failure."""
+    """What becomes of a job whose run `attempt` (from 1) ended so, after `crashes` earlier crashes. Backoff is
+    exponential with full jitter: uniform between 0 and min(cap, base x 2^n), after the n-th failure."""
     match error:
         case Unprocessable():
             return Reject(code=error.code, detail=error.detail)
@@ -99,8 +99,8 @@ def decide(
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """The error as it is kept with the job: a stable `code`, a sentence, and for unknown errors the traceback (which only
-    people with the admin scope may see)."""
+    """The error as it is kept with the job: a stable `code`, a sentence, and for unknown errors the traceback
+    (which only people with the admin scope may see)."""
     match error:
         case Unprocessable():
             return {"code": error.code, "detail": error.detail}

@@ -139,9 +139,9 @@ class Runner:
 
     async def _run(self, claim: Claim) -> str:
         processor = registry.get(claim.processor)
+        if not claim.current:
+            return await self._supersede(claim)
         try:
-            if not claim.current:
-                raise BlobChanged
             outcome = await self._process(processor, claim)
         except BlobChanged:
             return await self._supersede(claim)
@@ -193,8 +193,8 @@ class Runner:
         )
 
     async def _supersede(self, claim: Claim) -> str:
-        """Other bytes lie under the key than this job was made for. Whatever lies there now gets its jobs (it may be there
-        without a row, when two writers of one key finished in another order than they were recorded)."""
+        """Other bytes lie under the key than this job was made for. Whatever lies there now gets its jobs (it may
+        be there without a row, when two writers of one key finished in another order than they were recorded)."""
         head = await self._blobs.head(claim.bucket, claim.key)
         found = StoredObject(
             id=keys.new_id(datetime.now(UTC)),

@@ -1,7 +1,7 @@
 """A worker's lifetime: open everything once, listen, beat, drain on SIGTERM, close. What a job does is the runner's.
 
-Idle, it ends at once. Busy, it takes nothing new and finishes what it runs within grace_seconds; the rest is ready again
-for other workers before the process ends.
+Idle, it ends at once. Busy, it takes nothing new and finishes what it runs within grace_seconds; the rest is ready
+again for other workers before the process ends.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ async def work(settings: JobSettings, storage: StorageSettings) -> None:
         await _serve(settings, row, database, broker, runner, stop)
 
 
-async def _serve(
+async def _serve(  # noqa: PLR0917 - everything that a worker has
     settings: JobSettings, row: WorkerRow, database: Database, broker: Broker, runner: Runner, stop: asyncio.Event
 ) -> None:
     async def beat() -> None:

@@ -29,8 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # it would print local variables, secrets among them
     rich_markup_mode="rich",
     help="An S3-style object storage gateway with processing hooks, for photos.\n\n"
-    "[b]safelight up[/b] starts everything on this machine. In production run [b]migrate[/b] once, then [b]gateway[/b] and as "
-    "many [b]worker[/b]s as you like. [b]settings[/b] lists what can be set by the environment.",
+    "[b]safelight up[/b] starts everything on this machine. In production run [b]migrate[/b] once, then "
+    "[b]gateway[/b] and as many [b]worker[/b]s as you like. [b]settings[/b] lists what can be set by the environment.",
 )
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
 app.add_typer(keys_app, name="keys")
@@ -50,8 +50,9 @@ def main() -> None:
 def up() -> None:
     """Start everything here: embedded Postgres, Valkey and SeaweedFS, the gateway and a worker.
 
-    Data and secrets are kept under SAFELIGHT_DATA_DIR (./.safelight). Give SAFELIGHT_POSTGRES_DSN, SAFELIGHT_REDIS_URL or
-    SAFELIGHT_S3_ENDPOINT (with its keys) to use a server of your own instead. Ctrl-C stops everything.
+    Data and secrets are kept under SAFELIGHT_DATA_DIR (./.safelight). Give SAFELIGHT_POSTGRES_DSN,
+    SAFELIGHT_REDIS_URL or SAFELIGHT_S3_ENDPOINT (with its keys) to use a server of your own instead. Ctrl-C stops
+    everything.
     """
     from safelight.up import up as run_up
 
@@ -151,8 +152,8 @@ def ensure_key(
     credential = credentials.parse_token(os.environ.get("SAFELIGHT_KEY", ""))
     if credential is None or credential.access_key.upper() != credential.access_key:
         _fail(
-            "SAFELIGHT_KEY must hold <access key>.<secret key>: 16 to 40 capital letters and digits, a dot, and 16 to 128 "
-            "characters."
+            "SAFELIGHT_KEY must hold <access key>.<secret key>: 16 to 40 capital letters and digits, a dot, and "
+            "16 to 128 characters."
         )
     wanted = _scopes(scopes)
     _with_connection(lambda conn: credentials.create(conn, credential, name=name, scopes=wanted))

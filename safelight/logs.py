@@ -1,4 +1,5 @@
-"""How the project logs: structlog, one stable event name and one sentence per line, ids beside it. JSON in production."""
+"""How the project logs: structlog, one stable event name and one sentence per line, ids beside it. JSON in
+production."""
 
 from __future__ import annotations
 

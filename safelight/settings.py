@@ -177,7 +177,8 @@ def _contradictions(sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
     source, derived = storage.get("default_bucket", "photos"), storage.get("derived_bucket", "derived")
     if source == derived:
         problems.append(
-            f"SAFELIGHT_DEFAULT_BUCKET and SAFELIGHT_DERIVED_BUCKET are both {source!r}. Give previews a bucket of their own."
+            f"SAFELIGHT_DEFAULT_BUCKET and SAFELIGHT_DERIVED_BUCKET are both {source!r}. "
+            "Give previews a bucket of their own."
         )
     names = [preset.name for preset in jobs.get("presets", ())]
     if len(set(names)) != len(names):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +38,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 PORTS_FILE, KEY = "SAFELIGHT_PORTS_FILE", "SAFELIGHT_KEY"
 READY_SECONDS = 60.0
 TEND_SECONDS = 0.2
+SAME_WISH_SECONDS = 0.5
 KILL_AFTER_GRACE_SECONDS = 5.0
 
 
@@ -78,6 +78,7 @@ class Run:
         self.servers: list[Server] = []
         self.children: list[Child] = []
         self.stops_asked = 0
+        self.stop_asked_at = 0.0
 
     def work(self) -> None:
         data_dir = make_private(Path(process_settings(self.environ).data_dir).expanduser())
@@ -222,9 +223,14 @@ class Run:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # One wish often comes as two signals: to the process and to its group.
+        if self.stops_asked and time.monotonic() - self.stop_asked_at < SAME_WISH_SECONDS:
+            return
         self.stops_asked += 1
+        self.stop_asked_at = time.monotonic()
         if self.stops_asked > 1:
+            # Nothing is waited for: this may have interrupted the very wait for the same process.
             for process in self.processes():
-                with suppress(OSError, subprocess.SubprocessError):
-                    process.kill()
+                with suppress(OSError):
+                    process.strike()
             os._exit(130)

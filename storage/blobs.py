@@ -28,7 +28,7 @@ from storage.settings import StorageSettings
 
 log = structlog.get_logger(__name__)
 
-PART_BYTES = 8 << 20  # S3 wants 5 MiB at least, and 10,000 parts at most: 78 GiB
+PART_BYTES = 5 << 20  # the least that S3 takes; its 10,000 parts make 48 GiB
 SINGLE_PUT_BYTES = 16 << 20  # a body known to be no longer is sent in one request
 PARTS_IN_FLIGHT = 2
 READ_BYTES = 256 << 10
@@ -382,7 +382,8 @@ class _Upload:
             )
 
     async def _fill(self, pieces: AsyncIterator[bytes], rest: bytes) -> tuple[_HashedBody, bytes, bool]:
-        """Read one part, hash it off the loop. Returns it, what belongs to the next one, and whether this is the last."""
+        """Read one part, hash it off the loop. Returns it, what belongs to the next one, and whether this is the
+        last."""
         body = _HashedBody()
         body.write(rest)
         rest, ended = b"", False

@@ -1,4 +1,5 @@
-"""API keys: an access key, a secret of which only the SHA-256 is kept, and scopes. Functions take a connection first."""
+"""API keys: an access key, a secret of which only the SHA-256 is kept, and scopes. Functions take a connection
+first."""
 
 from __future__ import annotations
 

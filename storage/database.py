@@ -102,8 +102,8 @@ class Database:
             yield conn
 
     async def persist(self, change: Callable[[Connection], Awaitable[T]], *, for_seconds: float) -> T:
-        """Run `change` in a transaction, again and again while Postgres is away, for that long at most. It must bear to be
-        repeated, because a commit whose answer was lost may have happened. Raises DatabaseUnavailable."""
+        """Run `change` in a transaction, again and again while Postgres is away, for that long at most. It must
+        bear to be repeated, because a commit whose answer was lost may have happened. Raises DatabaseUnavailable."""
         deadline = time.monotonic() + for_seconds
         pause_seconds = 0.05
         while True:

@@ -140,8 +140,8 @@ async def pick_dead(conn: Connection, wanted: JobFilter, *, limit: int) -> list[
 async def act(
     conn: Connection, job_ids: list[int], action: Action, *, actor: str, note: str | None, attempts: int
 ) -> list[int]:
-    """Replay (ready again, with `attempts` more of them) or discard dead letters. Must run in a transaction. Returns the
-    ids that were dead and are not any more."""
+    """Replay (ready again, with `attempts` more of them) or discard dead letters. Must run in a transaction.
+    Returns the ids that were dead and are not any more."""
     if not job_ids:
         return []
     await conn.execute(

@@ -1,4 +1,5 @@
-"""What processors derived: artifacts (rows that name objects in S3) and facts (JSON). Functions take a connection first."""
+"""What processors derived: artifacts (rows that name objects in S3) and facts (JSON). Functions take a connection
+first."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ LOCK_SECONDS = 15.0  # renewed while the body arrives; a crashed request blocks 
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """What is known of the key. Exactly one of: `answer` (finished before), `busy` (under way elsewhere), `reused` (sent
-    with another request), or none of them (ours to do, with the keys in `uploads`)."""
+    """What is known of the key. Exactly one of: `answer` (finished before), `busy` (under way elsewhere), `reused`
+    (sent with another request), or none of them (ours to do, with the keys in `uploads`)."""
 
     uploads: list[dict[str, Any]]
     answer: list[dict[str, Any]] | None = None

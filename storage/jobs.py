@@ -137,8 +137,8 @@ async def postpone(
     outcome: str,
     error: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make the job ready again, later. `outcome` says how the run ended and what it costs: 'retry' an attempt, 'crashed' a
-    crash, 'snoozed' and 'released' nothing. Raises Fenced."""
+    """Make the job ready again, later. `outcome` says how the run ended and what it costs: 'retry' an attempt,
+    'crashed' a crash, 'snoozed' and 'released' nothing. Raises Fenced."""
     done = await conn.fetchval(
         """
         with postponed as (
@@ -167,8 +167,8 @@ async def postpone(
 
 
 async def bury(conn: Connection, claim: Claim, *, outcome: str, error: Mapping[str, Any]) -> None:
-    """Give up: the job is a dead letter, with its error. `outcome`: 'dead', or 'crashed' where a child died over it. Must
-    run in a transaction. Raises Fenced."""
+    """Give up: the job is a dead letter, with its error. `outcome`: 'dead', or 'crashed' where a child died over
+    it. Must run in a transaction. Raises Fenced."""
     if not await _lock_current(conn, claim):
         await _supersede(conn, claim, ())
         return
@@ -191,8 +191,8 @@ async def bury(conn: Connection, claim: Claim, *, outcome: str, error: Mapping[s
 
 
 async def reap(conn: Connection, *, max_expiries: int, limit: int = 500) -> list[dict[str, Any]]:
-    """Take back the jobs whose worker fell silent. Must run in a transaction. Returns [{id, object_id, state}]; those in
-    state 'dead' had lost their lease too often."""
+    """Take back the jobs whose worker fell silent. Must run in a transaction. Returns [{id, object_id, state}];
+    those in state 'dead' had lost their lease too often."""
     rows = await conn.fetch(
         """
         with lost as (
@@ -282,8 +282,8 @@ async def _end(
 ) -> None:
     done = await conn.fetchval(
         """
-        update job set state = 'done', outcome = $3, finished_at = now(), lease_until = null, error_code = $4, error = $5
-        where id = $1 and token = $2 and state = 'running' returning 1
+        update job set state = 'done', outcome = $3, finished_at = now(), lease_until = null, error_code = $4, error
+        = $5 where id = $1 and token = $2 and state = 'running' returning 1
         """,
         claim.job_id,
         claim.token,
@@ -311,8 +311,8 @@ async def _end_attempt(conn: Connection, claim: Claim, *, outcome: str, error: M
 
 
 async def _supersede(conn: Connection, claim: Claim, artifacts: tuple[StoredArtifact, ...]) -> None:
-    """End a superseded job, ours still or not, and heal what it may have overwritten: artifacts have predictable keys, so a
-    late writer of an old generation makes the current generation's job run once more."""
+    """End a superseded job, ours still or not, and heal what it may have overwritten: artifacts have predictable
+    keys, so a late writer of an old generation makes the current generation's job run once more."""
     ours = await conn.fetchval(
         """
         update job set state = 'done', outcome = 'superseded', finished_at = now(), lease_until = null

@@ -1,7 +1,8 @@
 """The only place that builds an object key. Pure.
 
-Originals keep the client's bucket and key; an upload without one gets `uploads/yyyy/mm/dd/<uuid7>/<name>`. Artifacts lie
-in one separate bucket under `<source bucket>/<source key>/<preset>.<ext>`, so that any S3 client finds them unaided.
+Originals keep the client's bucket and key; an upload without one gets `uploads/yyyy/mm/dd/<uuid7>/<name>`.
+Artifacts lie in one separate bucket under `<source bucket>/<source key>/<preset>.<ext>`, so that any S3 client
+finds them unaided.
 """
 
 from __future__ import annotations
@@ -84,10 +85,12 @@ def check_key(key: str) -> str:
         raise InvalidKey(f"a key has 1 to {MAX_KEY_BYTES} bytes of UTF-8")
     if any(_is_control(char) for char in key):
         raise InvalidKey("a key must not hold control characters")
+    if "\\" in key:  # SeaweedFS stores it as a slash, under another photo's key
+        raise InvalidKey("a key must not hold a backslash")
     if any(part in ("", ".", "..") for part in key.split("/")):
         raise InvalidKey("a key must not begin or end with a slash, nor hold //, /./ or /../")
     return key
 
 
 def _is_control(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char == "\ufffe" or char == "\uffff"
+    return unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in "\ufffe\uffff"

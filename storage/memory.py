@@ -1,9 +1,24 @@
-"""A budget of bytes that many uploads share, first come first served. Pure asyncio."""
+"""How much memory a process may hold: a budget of bytes that many uploads share, first come first served, and the
+allocator's habits."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 from collections import deque
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+_MMAP_BYTES = 128 << 10
+
+
+def return_freed_buffers() -> None:
+    """Have glibc give large buffers back to the system when they are freed. By default it learns to keep them, up
+    to 32 MiB each, and a gateway's memory then stays at its peak. Does nothing on other C libraries."""
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        mallopt(_M_ARENA_MAX, 2)
 
 
 class MemoryBusy(Exception):

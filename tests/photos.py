@@ -242,9 +242,7 @@ def make_avif(width: int = 640, height: int = 480, *, exif: Exif | None = None, 
 
 
 def wide_gamut_profile() -> bytes:
-    """An ICC profile whose colours are far from sRGB: sRGB's own with red and blue primaries exchanged by
-    hand would be a lie, so it is libvips' Display P3.
-    """
+    """An ICC profile whose colours are far from sRGB: Display P3."""
     return pyvips.Image.black(1, 1, bands=3).copy(interpretation="srgb").icc_transform("p3").get("icc-profile-data")
 
 

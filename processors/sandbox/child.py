@@ -38,7 +38,11 @@ def main(arguments: list[str]) -> None:
     while prefix := requests.read(frames.LENGTH.size):
         limits.allow_cpu_seconds(float(cpu_seconds))
         header = frames.parse(requests.read(frames.header_length(prefix)))
-        _write(replies, *_answer(header, requests, processors))
+        try:
+            _write(replies, *_answer(header, requests, processors))
+        except MemoryError:  # the rest of the photo may still be in the pipe: nothing more can be read from it
+            _write(replies, frames.pack({"verdict": "memory"}))
+            os._exit(frames.EXIT_OUT_OF_MEMORY)
 
 
 def _processors(extra: str) -> dict[str, Processor]:
@@ -49,7 +53,7 @@ def _processors(extra: str) -> dict[str, Processor]:
 
 
 def _answer(header: dict[str, Any], requests: BinaryIO, processors: dict[str, Processor]) -> list[bytes]:
-    """The frames of one answer. Anything a processor raises becomes a verdict; the child itself goes on."""
+    """The frames of one answer. What a processor raises becomes a verdict; only MemoryError is raised."""
     try:
         data = requests.read(header["data_bytes"])
         source = Source(data=data, size_bytes=header["size_bytes"], complete=header["complete"])
@@ -60,7 +64,7 @@ def _answer(header: dict[str, Any], requests: BinaryIO, processors: dict[str, Pr
     except Incomplete:
         return [frames.pack({"verdict": "incomplete"})]
     except MemoryError:
-        return [frames.pack({"verdict": "memory"})]
+        raise
     except Exception as error:  # noqa: BLE001  a bug in a processor is reported, not died of
         return [frames.pack({"verdict": "failed", "type": type(error).__name__, "traceback": _trace(error)})]
 

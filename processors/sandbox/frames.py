@@ -20,6 +20,7 @@ from processors.contract import Artifact, Limits, Options, Outcome, Preset, Sour
 
 LENGTH: Final = struct.Struct(">I")
 MAX_HEADER_BYTES: Final = 1 << 20
+EXIT_OUT_OF_MEMORY: Final = 75  # a child ends with it that could not even take the photo in
 MAX_ARTIFACTS: Final = 64
 MAX_ARTIFACT_BYTES: Final = 256 << 20  # all artifacts of one photo together
 _MAX_DEPTH: Final = 12

@@ -132,7 +132,7 @@ class Child:
         except TimeoutError:
             return "protocol"
         if code >= 0:
-            return f"exit:{code}"
+            return "memory" if code == frames.EXIT_OUT_OF_MEMORY else f"exit:{code}"
         if -code == signal.SIGXCPU:
             return "cpu_time"
         return f"signal:{signal.Signals(-code).name}" if -code in list(signal.Signals) else f"signal:{-code}"

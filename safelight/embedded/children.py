@@ -83,6 +83,11 @@ class Child:
         except subprocess.TimeoutExpired:
             self.kill()
 
+    def strike(self) -> None:
+        """SIGKILL to the process and its group, without waiting: for signal handlers."""
+        if self._process is not None and self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def kill(self) -> None:
         """SIGKILL to the process and its group, and wait until it is gone."""
         if self._process is None:

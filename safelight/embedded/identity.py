@@ -19,7 +19,8 @@ Identity = Literal["same", "namespace", "nobody"]
 
 NOBODY = 65534
 _CLONE_NEWUSER = 0x10000000
-_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
+_PR_SET_PDEATHSIG, _PR_SET_SECUREBITS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 28, 47, 2
+_NO_SETUID_FIXUP = 1 << 2
 _CAP_DAC_OVERRIDE = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 # Loaded before any fork: a child between fork and exec must not load libraries.
@@ -69,7 +70,8 @@ def owner_uid(identity: Identity) -> int:
 
 
 def _works(identity: Identity) -> bool:
-    command = [sys.executable, "-I", "-S", "-c", "import os; raise SystemExit(os.geteuid() == 0)"]
+    code = "import os, sys; raise SystemExit(os.geteuid() == 0 or not os.access(sys.argv[1], os.X_OK))"
+    command = [sys.executable, "-I", "-S", "-c", code, sys.executable]
     try:
         setup = child_setup(signal.SIGKILL, identity)
         return subprocess.run(command, preexec_fn=setup, check=False, cwd="/").returncode == 0  # noqa: S603
@@ -103,7 +105,8 @@ class _Sets(ctypes.Structure):
 
 
 def _become_nobody() -> None:
-    _check(_libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+    # A change of uid would drop all capabilities, and access(2) would not count them: initdb calls it.
+    _check(_libc.prctl(_PR_SET_SECUREBITS, _NO_SETUID_FIXUP, 0, 0, 0))
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)

@@ -142,6 +142,10 @@ class Server(ABC):
         self._process = None
         self.clean_up()
 
+    def strike(self) -> None:
+        """SIGKILL to every process of the server, without waiting: for signal handlers."""
+        self._signal_all(signal.SIGKILL)
+
     def kill(self) -> None:
         """SIGKILL to every process of the server, as if the machine crashed, and wait until it is gone."""
         if self._process is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -342,6 +343,20 @@ def test_a_launch_from_another_thread_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="main thread"):
         run_apart(launch())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another identity")
+@pytest.mark.parametrize("way", ["namespace", "nobody"])
+def test_another_identity_is_not_root_and_reaches_closed_folders(tmp_path: Path, way: identity.Identity) -> None:
+    """A program that root runs as somebody else may use what lies in root's closed folders, by access(2) too."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "file").touch(mode=0o600)
+    code = "import os, sys; print(os.geteuid(), os.access(sys.argv[1], os.R_OK), open(sys.argv[1]).read())"
+    command = [sys.executable, "-I", "-S", "-c", code, str(closed / "file")]
+    setup = identity.child_setup(signal.SIGKILL, way)
+    done = subprocess.run(command, preexec_fn=setup, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["65534", "True"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another identity")

@@ -128,6 +128,14 @@ async def test_slots_work_at_the_same_time() -> None:
         assert first.facts != second.facts
 
 
+async def test_a_photo_larger_than_the_memory_is_a_memory_crash() -> None:
+    """A child that cannot even take the bytes in says so, and the next photo is processed."""
+    async with Sandbox(slots=1, wall_seconds=10, memory_bytes=256 << 20, photos_per_child=9) as opened:
+        with pytest.raises(ChildCrashed, match="memory"):
+            await opened.run("exif", source(bytes(400 << 20)), OPTIONS)
+        assert await judge(opened, hostile_photos.polyglots()["zip"]) == "read"
+
+
 HOSTILE_FILES = {
     "makernote bomb": (hostile_photos.makernote_bomb, "read"),
     "pointer bomb": (hostile_photos.pointer_bomb, "read"),
