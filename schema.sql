@@ -153,6 +153,19 @@ create table if not exists idempotency (
 );
 create index if not exists idempotency_created on idempotency (created_at);
 
+-- Multipart uploads of ours under way, written before they are created. One whose owner has not been heard of for a
+-- minute is dangling, provably (storage.multiparts).
+create table if not exists multipart (
+  id          uuid primary key,
+  bucket      text not null,
+  key         text not null,
+  owner       text not null,
+  created_at  timestamptz not null default now(),
+  seen_at     timestamptz not null default now()
+);
+create index if not exists multipart_key on multipart (bucket, key);
+create index if not exists multipart_seen on multipart (seen_at);
+
 -- Who replayed or discarded what.
 create table if not exists job_action (
   id      bigint generated always as identity primary key,

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ from gateway.waiting import PhotoWatch
 from processors.broker import create_broker
 from processors.dispatch import Dispatcher
 from processors.settings import JobSettings
-from storage import idempotency, workers
+from storage import idempotency, multiparts, workers
 from storage.blobs import BlobRefused, Blobs, BlobsUnavailable
 from storage.database import JOB_CHANNEL, PHOTO_CHANNEL, Database, DatabaseUnavailable, Listener
 from storage.memory import MemoryBudget, return_freed_buffers
@@ -81,6 +82,7 @@ async def open_context(
             gatekeeper=Gatekeeper(database),
             watch=watch,
             memory=MemoryBudget(settings.upload_memory_bytes, wait_seconds=settings.upload_queue_seconds),
+            gateway_id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         )
         listener = Listener(storage, {PHOTO_CHANNEL: watch.hear, JOB_CHANNEL: lambda _: dispatcher.wake()})
         background = [
@@ -189,6 +191,7 @@ async def _keep_house(context: Context) -> None:
             async with context.database.connection() as conn:
                 await idempotency.prune(conn, older_than_hours=_IDEMPOTENCY_HOURS)
                 await workers.prune(conn, older_than_seconds=3600)
+                await multiparts.refresh(conn, context.gateway_id)
         except (BlobsUnavailable, BlobRefused, DatabaseUnavailable) as error:
             log.debug("housekeeping.skipped", message="Something needed is away.", error=repr(error))
         await asyncio.sleep(_HOUSEKEEPING_SECONDS if made else 0.5)

@@ -16,6 +16,7 @@ from gateway.settings import GatewaySettings
 from processors.contract import Unprocessable
 from processors.photos import formats
 from processors.photos.formats import Format
+from storage import failpoints
 
 _FIELD_BYTES = 64 << 10
 _PIECE_BYTES = 256 << 10
@@ -115,9 +116,11 @@ class _Guarded:
     async def pieces(self, head: bytes) -> AsyncIterator[bytes]:
         """Everything: what was read before, then the rest."""
         piece = head
+        await failpoints.reach("body.first_chunk")
         while piece:
             yield piece
             piece = await self.read(_PIECE_BYTES)
+            await failpoints.reach("body.middle")
 
 
 def _too_large(settings: GatewaySettings) -> Problem:

@@ -16,7 +16,7 @@ from gateway.errors import Problem
 from gateway.ranges import Span
 from gateway.routing import Call
 from gateway.schemas import ExifSchema, PhotoDetailSchema, PhotoPageSchema, encode_cursor
-from storage import facts, garbage, objects
+from storage import facts, failpoints, garbage, objects
 from storage.blobs import BlobChanged, BlobsUnavailable, NoSuchBlob
 from storage.objects import PhotoFilter
 
@@ -117,6 +117,7 @@ async def sweep_garbage(context: Context, *, bucket: str | None = None, key: str
     async with context.database.transaction() as conn:
         found = await garbage.pick(conn, bucket=bucket, key=key)
         for item in found:
+            await failpoints.reach("sweep.before_delete")
             await context.blobs.delete(item.bucket, item.key)
         await garbage.forget(conn, found)
     return len(found)

@@ -30,6 +30,7 @@ class Context:
     gatekeeper: Gatekeeper
     watch: PhotoWatch
     memory: MemoryBudget
+    gateway_id: str
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)

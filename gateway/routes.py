@@ -66,7 +66,7 @@ ROUTES = (
     ),
     Route(
         method="PUT",
-        path="/v1/photos/{bucket}/{key:.+}",
+        path="/v1/photos/{bucket}/{key:(?s:.+)}",
         handler=uploads.put_photo,
         scope="write",
         tag="photos",

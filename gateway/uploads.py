@@ -6,6 +6,7 @@ ingest.record and, with it, the answer of the Idempotency-Key, in one transactio
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 import uuid
@@ -17,6 +18,7 @@ from typing import Any
 
 import structlog
 from aiohttp import BodyPartReader, web
+from aiohttp.http import HttpProcessingError
 
 from gateway import bodies, ingest, rendering, retries
 from gateway.context import Context
@@ -24,7 +26,7 @@ from gateway.errors import Problem, translate
 from gateway.retries import Attempt
 from gateway.routing import Call
 from gateway.schemas import PhotoDetailSchema, UploadedSchema
-from storage import keys, objects
+from storage import failpoints, keys, multiparts, objects
 from storage.blobs import BlobRefused, BlobsUnavailable
 from storage.database import Connection, DatabaseUnavailable
 from storage.keys import InvalidKey
@@ -38,6 +40,24 @@ log = structlog.get_logger(__name__)
 class Stored:
     photo_id: uuid.UUID
     sha256: bytes
+
+
+class MultipartJournal:
+    """Names a multipart upload in Postgres while it is under way."""
+
+    def __init__(self, context: Context, bucket: str, key: str) -> None:
+        self._context = context
+        self._where = (bucket, key)
+        self._id = keys.new_id(datetime.now(UTC))
+
+    async def begin(self) -> None:
+        async with self._context.database.connection() as conn:
+            await multiparts.begin(conn, self._id, *self._where, self._context.gateway_id)
+
+    async def end(self) -> None:
+        with contextlib.suppress(DatabaseUnavailable):
+            async with self._context.database.connection() as conn:
+                await multiparts.finish(conn, self._id)
 
 
 async def put_photo(call: Call) -> web.StreamResponse:
@@ -146,6 +166,7 @@ async def _store(
         content_type=body.format.content_type,
         memory=context.memory,
         size_bytes=size_bytes,
+        journal=MultipartJournal(context, bucket, key),
     )
     stored = StoredObject(
         id=keys.new_id(datetime.now(UTC)),
@@ -160,12 +181,14 @@ async def _store(
     )
 
     async def record(conn: Connection) -> objects.Recorded:
-        recorded = await ingest.record(conn, stored, context.jobs)
+        recorded = await ingest.record(conn, stored, context.jobs, blobs=context.blobs)
         if last:
             await attempt.finish(conn, [(recorded.id, written.sha256)])
+        await failpoints.reach("tx.before_commit")
         return recorded
 
     recorded = await context.database.persist(record, for_seconds=context.settings.record_seconds)
+    await failpoints.reach("tx.after_commit")
     context.dispatcher.wake()
     log.info(
         "photo.stored",
@@ -195,7 +218,7 @@ async def _files(request: web.Request, context: Context) -> AsyncIterator[BodyPa
                 raise Problem("too_many_files", f"Send at most {context.settings.max_form_files} files at once.")
             yield part
             await bodies.drain_rest(part, context.settings)
-    except (ValueError, AssertionError, LookupError):
+    except (ValueError, AssertionError, LookupError, RuntimeError, HttpProcessingError):
         raise Problem("invalid_form", "Its parts, headers or boundary are malformed.") from None
 
 
@@ -242,6 +265,7 @@ async def _answer_many(
 
 async def _load(call: Call, photo_ids: list[uuid.UUID]) -> list[dict[str, Any]]:
     """The photos as they are answered: when they have settled, or ?wait= seconds from now."""
+    await failpoints.reach("reply.before")
     context = call.context
     deadline = time.monotonic() + min(call.query["wait"], context.settings.max_wait_seconds)
     photos = []

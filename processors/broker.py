@@ -23,6 +23,7 @@ from taskiq.kicker import AsyncKicker
 from taskiq_redis import RedisStreamBroker
 
 from processors.settings import JobSettings
+from storage import failpoints
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +77,7 @@ class Broker(RedisStreamBroker):
         sent: list[int] = []
         for job_id in job_ids:
             kicker: AsyncKicker[Any, None] = AsyncKicker(task_name=RUN_JOB, broker=self, labels=dict(_LABELS))
+            await failpoints.reach("nudge.before")
             try:
                 async with asyncio.timeout(_COMMAND_SECONDS):
                     await kicker.kiq(job_id)
@@ -177,7 +179,8 @@ class Broker(RedisStreamBroker):
         streams = answer.values() if isinstance(answer, dict) else [entries for _, entries in answer or ()]
         for entries in streams:
             for message_id, message in entries[0] if entries and isinstance(entries[0], list) else entries:
-                return AckableMessage(data=message[b"data"], ack=partial(self._ack, message_id))
+                # A stranger's entry without data is passed on too, because taskiq acknowledges what it cannot read.
+                return AckableMessage(data=message.get(b"data", b""), ack=partial(self._ack, message_id))
         return None
 
     async def _ack(self, message_id: bytes) -> None:

@@ -12,7 +12,7 @@ import structlog
 
 from processors.broker import Broker
 from processors.settings import JobSettings
-from storage import jobs
+from storage import failpoints, jobs
 from storage.database import Database, DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
@@ -53,6 +53,8 @@ class Dispatcher:
         """Take back the jobs of workers that fell silent. Returns how many."""
         async with self._database.transaction() as conn:
             lost = await jobs.reap(conn, max_expiries=self._settings.max_expiries)
+        if lost:
+            await failpoints.reach("reap.after")
         for job in lost:
             log.warning(
                 "job.expired",
@@ -76,6 +78,7 @@ class Dispatcher:
                 await jobs.mark_dispatched(conn, due)
         if not due:
             return False
+        await failpoints.reach("mark.after")
         sent = await self._broker.send(due)
         if len(sent) < len(due):
             async with self._database.connection() as conn:

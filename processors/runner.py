@@ -20,7 +20,7 @@ from processors.contract import Artifact, Incomplete, Outcome, Processor, Source
 from processors.retry import Corrupted, JobFailed
 from processors.sandbox.pool import Sandbox
 from processors.settings import JobSettings
-from storage import jobs, keys, objects
+from storage import failpoints, jobs, keys, objects
 from storage.blobs import BlobChanged, Blobs, BlobsUnavailable
 from storage.database import Connection, Database, DatabaseUnavailable
 from storage.facts import StoredArtifact
@@ -78,6 +78,7 @@ class Runner:
             return
         with self._holding(claim) as held:
             try:
+                await failpoints.reach("claim.after")
                 outcome = await self._run(claim)
             except Fenced:
                 log.info("job.fenced", message="A late result was thrown away.", job_id=job_id, token=claim.token)
@@ -110,6 +111,7 @@ class Runner:
         held = list(self.held.values())
         if not held:
             return
+        await failpoints.reach("beat.before")
         async with self._database.connection() as conn:
             ours = await jobs.beat(conn, [item.claim for item in held], lease_seconds=self._settings.lease_seconds)
         for item in held:
@@ -148,25 +150,41 @@ class Runner:
         artifacts = [await self._put(claim, artifact) for artifact in outcome.artifacts]
 
         async def finish(conn: Connection) -> str:
-            return await jobs.finish(conn, claim, version=processor.version, artifacts=artifacts, derived=outcome.facts)
+            ended = await jobs.finish(
+                conn, claim, version=processor.version, artifacts=artifacts, derived=outcome.facts
+            )
+            await failpoints.reach("finish.before_commit")
+            return ended
 
-        return await self._database.persist(finish, for_seconds=self._settings.lease_seconds)
+        ended = await self._database.persist(finish, for_seconds=self._settings.lease_seconds)
+        await failpoints.reach("finish.after_commit")
+        return ended
 
     async def _process(self, processor: Processor, claim: Claim) -> Outcome:
-        options = self._settings.options
         if processor.reads == "head" and claim.size_bytes > self._settings.head_bytes:
             head = await self._blobs.read(
                 claim.bucket, claim.key, etag=claim.etag, first_bytes=self._settings.head_bytes
             )
             source = Source(data=head, size_bytes=claim.size_bytes, complete=False)
             with contextlib.suppress(Incomplete):
-                return await self._sandbox.run(processor.name, source, options)
+                return await self._decode(processor, source)
         data = await self._blobs.read(claim.bucket, claim.key, etag=claim.etag)
         await _verify(data, claim)
-        return await self._sandbox.run(processor.name, Source(data=data, size_bytes=len(data)), options)
+        return await self._decode(processor, Source(data=data, size_bytes=len(data)))
+
+    async def _decode(self, processor: Processor, source: Source) -> Outcome:
+        await failpoints.reach("read.after")
+        running = asyncio.create_task(self._sandbox.run(processor.name, source, self._settings.options))
+        try:
+            await asyncio.sleep(0)  # the child has the photo, or is about to
+            await failpoints.reach("child.running")
+            return await running
+        finally:
+            running.cancel()
 
     async def _put(self, claim: Claim, artifact: Artifact) -> StoredArtifact:
         key = keys.artifact_key(claim.bucket, claim.key, artifact.preset, artifact.extension)
+        await failpoints.reach("artifact.put_before")
         written = await self._blobs.put(
             self._derived_bucket,
             key,
@@ -179,6 +197,7 @@ class Runner:
                 "preset-version": artifact.preset_version,
             },
         )
+        await failpoints.reach("artifact.put_after")
         return StoredArtifact(
             preset=artifact.preset,
             preset_version=artifact.preset_version,
@@ -195,21 +214,24 @@ class Runner:
     async def _supersede(self, claim: Claim) -> str:
         """Other bytes lie under the key than this job was made for. Whatever lies there now gets its jobs (it may
         be there without a row, when two writers of one key finished in another order than they were recorded)."""
-        head = await self._blobs.head(claim.bucket, claim.key)
-        found = StoredObject(
-            id=keys.new_id(datetime.now(UTC)),
-            bucket=claim.bucket,
-            key=claim.key,
-            etag=head.etag,
-            version_id=head.version_id,
-            size_bytes=head.size_bytes,
-            content_type=head.content_type,
-        )
         plans = [
             Plan(processor=item.name, version=item.version, max_attempts=self._settings.max_attempts)
             for item in registry.available()
         ]
         async with self._database.transaction() as conn:
+            await objects.lock_key(conn, claim.bucket, claim.key)  # what is found must still be so when it is recorded
+            head = await self._blobs.head(claim.bucket, claim.key)
+            if claim.current and head.etag == claim.etag:
+                raise BlobsUnavailable("the storage contradicts itself")
+            found = StoredObject(
+                id=keys.new_id(datetime.now(UTC)),
+                bucket=claim.bucket,
+                key=claim.key,
+                etag=head.etag,
+                version_id=head.version_id,
+                size_bytes=head.size_bytes,
+                content_type=head.content_type,
+            )
             await objects.record(conn, found, plans)
             await jobs.supersede(conn, claim)
         return "superseded"

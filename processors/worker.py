@@ -25,7 +25,7 @@ from processors.retry import RetryMiddleware
 from processors.runner import Runner
 from processors.sandbox.pool import Sandbox
 from processors.settings import JobSettings
-from storage import workers
+from storage import failpoints, workers
 from storage.blobs import Blobs
 from storage.database import Database, DatabaseUnavailable
 from storage.settings import StorageSettings
@@ -93,6 +93,7 @@ async def _serve(  # noqa: PLR0917 - everything that a worker has
         await _listen(settings, broker, stop)
         log.info("worker.stopping", message="The worker takes nothing new.", worker=row.id, running=len(runner.held))
     finally:
+        await failpoints.reach("shutdown.begin")
         await runner.release_all()
         for task in background:
             task.cancel()

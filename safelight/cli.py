@@ -16,7 +16,7 @@ from rich.table import Table
 
 from safelight import logs
 from safelight.settings import Settings, SettingsError, load, process_settings, variables
-from storage import credentials
+from storage import credentials, failpoints
 from storage.database import Connection, Database, DatabaseUnavailable
 from storage.settings import StorageSettings
 
@@ -188,11 +188,15 @@ _TIMES = ("created_at", "expires_at", "revoked_at")
 def _settings() -> Settings:
     found = load({name: value for name, value in os.environ.items() if name not in _NO_SETTINGS})
     logs.configure(found.process)
+    try:
+        failpoints.arm(os.environ)
+    except ValueError as error:
+        _fail(str(error))
     return found
 
 
-# Variables of ours that are no settings: one belongs to `safelight up`, one to `safelight keys ensure`.
-_NO_SETTINGS = ("SAFELIGHT_PORTS_FILE", "SAFELIGHT_KEY")
+# Variables of ours that are no settings: they belong to `safelight up`, `safelight keys ensure` and the fault tests.
+_NO_SETTINGS = ("SAFELIGHT_PORTS_FILE", "SAFELIGHT_KEY", "SAFELIGHT_FAILPOINT", "SAFELIGHT_FAILPOINT_DIR")
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:

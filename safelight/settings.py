@@ -82,7 +82,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     """Parse and check every setting. Raises SettingsError that names all problems, not only the first."""
     problems: list[str] = []
     sections = {name: _section(kind, environ, problems) for name, kind in SECTIONS.items()}
-    known = {name for name, _ in variables()} | {PREFIX + "FAILPOINT"}
+    known = {name for name, _ in variables()}
     problems += [
         f"{name} is not a setting of Safelight. `safelight settings` lists them; correct the name or unset it."
         for name in sorted(environ)

@@ -14,7 +14,7 @@ import io
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import aioboto3
 import aiohttp
@@ -23,13 +23,14 @@ import structlog
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
+from storage import failpoints
 from storage.memory import MemoryBudget
 from storage.settings import StorageSettings
 
 log = structlog.get_logger(__name__)
 
 PART_BYTES = 5 << 20  # the least that S3 takes; its 10,000 parts make 48 GiB
-SINGLE_PUT_BYTES = 16 << 20  # a body known to be no longer is sent in one request
+SINGLE_PUT_BYTES = 8 << 20  # a body known to be no longer is sent in one request
 PARTS_IN_FLIGHT = 2
 READ_BYTES = 256 << 10
 _BUCKET_KNOWN_SECONDS = 60.0
@@ -63,6 +64,14 @@ class BlobRefused(Exception):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
+
+
+class Journal(Protocol):
+    """Keeps account of one multipart upload, so that it can be found where this process dies. `end` raises nothing."""
+
+    async def begin(self) -> None: ...
+
+    async def end(self) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,10 +268,14 @@ class Blobs:
         content_type: str,
         memory: MemoryBudget,
         size_bytes: int | None = None,
+        journal: Journal | None = None,
     ) -> Written:
-        """Store a stream of unknown or stated length, holding at most PARTS_IN_FLIGHT + 1 parts of it in memory. On any
+        """Store a stream of unknown or stated length, holding at most PARTS_IN_FLIGHT + 1 parts of it in memory.
+        `journal` is told of a multipart upload before it is created, and when nothing of it is left. On any
         error, cancellation included, nothing is left behind. Errors of `pieces` pass through."""
-        upload = _Upload(self, bucket, key, content_type=content_type, memory=memory, size_bytes=size_bytes)
+        upload = _Upload(
+            self, bucket, key, content_type=content_type, memory=memory, size_bytes=size_bytes, journal=journal
+        )
         try:
             return await upload.run(pieces)
         except BaseException:
@@ -338,8 +351,10 @@ class _Upload:
         content_type: str,
         memory: MemoryBudget,
         size_bytes: int | None,
+        journal: Journal | None,
     ) -> None:
         self._blobs = blobs
+        self._journal = journal
         self._where = {"Bucket": bucket, "Key": key}
         self._content_type = content_type
         self._memory = memory
@@ -373,9 +388,12 @@ class _Upload:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._upload_id is None:
             return
+        await failpoints.reach("abort.before")
         try:
             async with asyncio.timeout(10), self._blobs._translated():
                 await self._blobs._client.abort_multipart_upload(**self._where, UploadId=self._upload_id)
+            if self._journal is not None:
+                await self._journal.end()
         except (BlobsUnavailable, NoSuchBlob, NoSuchBucket, BlobRefused, TimeoutError) as error:
             log.warning(
                 "upload.abort_failed", message="A multipart upload is left dangling.", **self._where, error=repr(error)
@@ -410,17 +428,14 @@ class _Upload:
     async def _put_single(self, body: _HashedBody) -> Written:
         async with self._blobs._translated():
             answer = await self._blobs._client.put_object(**self._where, Body=body, ContentType=self._content_type)
+        await failpoints.reach("s3.completed")
         self._memory.release(self._part_bytes)
         return self._written(answer)
 
     async def _start_part(self, body: _HashedBody) -> None:
         """Send a part beside the reading of the next one. The task owns the part's memory."""
-        async with self._blobs._translated():
-            if self._upload_id is None:
-                answer = await self._blobs._client.create_multipart_upload(
-                    **self._where, ContentType=self._content_type
-                )
-                self._upload_id = answer["UploadId"]
+        if self._upload_id is None:
+            await self._create()
         await self._slots.acquire()
         for task in self._tasks:
             if task.done():
@@ -429,11 +444,19 @@ class _Upload:
         task.add_done_callback(self._part_sent)
         self._tasks.append(task)
 
+    async def _create(self) -> None:
+        if self._journal is not None:
+            await self._journal.begin()
+        async with self._blobs._translated():
+            answer = await self._blobs._client.create_multipart_upload(**self._where, ContentType=self._content_type)
+        self._upload_id = str(answer["UploadId"])
+
     async def _send_part(self, number: int, body: _HashedBody) -> dict[str, Any]:
         async with self._blobs._translated():
             answer = await self._blobs._client.upload_part(
                 **self._where, UploadId=self._upload_id, PartNumber=number, Body=body
             )
+        await failpoints.reach("s3.part_sent")
         return {"PartNumber": number, "ETag": answer["ETag"]}
 
     def _part_sent(self, _task: asyncio.Task[dict[str, Any]]) -> None:
@@ -448,7 +471,10 @@ class _Upload:
                 answer = await self._blobs._client.complete_multipart_upload(**call)
         except NoSuchBlob:  # an earlier try of the client succeeded and its answer was lost
             answer = await self._find_completed(parts)
+        await failpoints.reach("s3.completed")
         self._upload_id = None
+        if self._journal is not None:
+            await self._journal.end()
         return self._written(answer)
 
     async def _find_completed(self, parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -62,6 +62,15 @@ async def lock_key(conn: Connection, bucket: str, key: str) -> None:
     await conn.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", f"{bucket}/{key}")
 
 
+async def record_superseded(conn: Connection, stored: StoredObject) -> Recorded:
+    """Keep a generation that was overwritten before it could be recorded. It gets no jobs."""
+    await _insert(conn, stored)
+    await conn.execute(
+        "update object set superseded_at = now(), settled_at = now(), status = 'ready' where id = $1", stored.id
+    )
+    return Recorded(id=stored.id, created=True)
+
+
 async def record(conn: Connection, stored: StoredObject, plans: Iterable[Plan]) -> Recorded:
     """Make this generation the current one of its key, with its jobs ready. Must run in a transaction."""
     await lock_key(conn, stored.bucket, stored.key)
@@ -80,21 +89,7 @@ async def record(conn: Connection, stored: StoredObject, plans: Iterable[Plan]) 
         return Recorded(id=current["id"], created=False)
     if current:
         await conn.execute("update object set superseded_at = now() where id = $1", current["id"])
-    await conn.execute(
-        """
-        insert into object (id, bucket, key, version_id, etag, sha256, size_bytes, content_type, filename)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-        """,
-        stored.id,
-        stored.bucket,
-        stored.key,
-        stored.version_id,
-        stored.etag,
-        stored.sha256,
-        stored.size_bytes,
-        stored.content_type,
-        stored.filename,
-    )
+    await _insert(conn, stored)
     await conn.executemany(
         "insert into job (object_id, processor, version, max_attempts) values ($1, $2, $3, $4)",
         [(stored.id, plan.processor, plan.version, plan.max_attempts) for plan in plans],
@@ -200,3 +195,21 @@ async def mark_deleted(conn: Connection, bucket: str, key: str) -> uuid.UUID | N
     )
     await conn.execute("select pg_notify($1, $2)", PHOTO_CHANNEL, str(object_id))
     return object_id
+
+
+async def _insert(conn: Connection, stored: StoredObject) -> None:
+    await conn.execute(
+        """
+        insert into object (id, bucket, key, version_id, etag, sha256, size_bytes, content_type, filename)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        """,
+        stored.id,
+        stored.bucket,
+        stored.key,
+        stored.version_id,
+        stored.etag,
+        stored.sha256,
+        stored.size_bytes,
+        stored.content_type,
+        stored.filename,
+    )

@@ -1,8 +1,8 @@
 """When a photo was taken: the camera's local time, its offset from UTC, and the moment in UTC, each with
 its source.
 
-A camera's clock alone says nothing about UTC, and nothing is guessed: without an offset or GPS time, UTC is
-null.
+A camera's clock alone says nothing about UTC, and nothing is guessed: without an offset or GPS time, UTC is null, and
+the offset is only ever what the file says.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ _DATE: Final = re.compile(r"(\d{4})[:/-](\d\d)[:/-](\d\d)[ T](\d\d):(\d\d):(\d\d
 _DAY: Final = re.compile(r"(\d{4})[:/-](\d\d)[:/-](\d\d)(?!\d)")
 _OFFSET: Final = re.compile(r"([+-])(\d\d):?(\d\d)")
 _LEAST_OFFSET, _MOST_OFFSET = timedelta(hours=-12), timedelta(hours=14)
-_OFFSET_STEP: Final = timedelta(minutes=15)
 _GPS_SLACK: Final = timedelta(minutes=2)  # between the last satellite fix and the shutter
 _GPS_SOURCE: Final = "GPS GPSDate + GPS GPSTimeStamp"
 
@@ -40,8 +39,6 @@ def taken_at(tags: Tags) -> dict[str, Any]:
             gps = None  # a fix of another day, kept by the camera
         if gps is not None:
             utc, sources["utc"] = gps, _GPS_SOURCE
-            offset = _derived_offset(local, gps)
-            sources["offset"] = f"{sources['local']} - {_GPS_SOURCE}" if offset is not None else None
     return {
         "taken_at_local": local.isoformat() if local else None,
         "taken_at_subsec": subsec,
@@ -111,13 +108,3 @@ def _shifted(local: datetime, by: timedelta) -> datetime | None:
 def _near(local: datetime, gps: datetime) -> bool:
     difference = local - gps.replace(tzinfo=None)
     return _LEAST_OFFSET - _GPS_SLACK <= difference <= _MOST_OFFSET + _GPS_SLACK
-
-
-def _derived_offset(local: datetime | None, gps: datetime) -> timedelta | None:
-    """The difference to GPS time, where it is within two minutes of a quarter of an hour."""
-    if local is None:
-        return None
-    difference = local - gps.replace(tzinfo=None)
-    offset = round(difference / _OFFSET_STEP) * _OFFSET_STEP
-    plausible = abs(difference - offset) <= _GPS_SLACK and _LEAST_OFFSET <= offset <= _MOST_OFFSET
-    return offset if plausible else None

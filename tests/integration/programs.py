@@ -70,6 +70,7 @@ class Stage:
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self._folder, self._environment = folder, dict(environment)
+        self.stream = environment["SAFELIGHT_REDIS_STREAM"]
         self.programs: list[Program] = []
 
     def start(self, name: str, **more: str) -> Program:

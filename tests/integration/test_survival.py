@@ -7,8 +7,8 @@ import hashlib
 import json
 import random
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import redis.asyncio as redis
@@ -40,8 +40,9 @@ async def test_no_job_is_lost_while_workers_die_and_redis_forgets(
     _, ports = stage.start_gateway()
     workers = [stage.start_worker(), stage.start_worker()]
     url = await address(ports)
-    uploads = asyncio.create_task(upload_all(url, token, seed))
-    killed = await destroy(stage, workers, database, redis_url, chance)
+    permits = asyncio.Semaphore(0)
+    uploads = asyncio.create_task(upload_all(url, token, seed, permits))
+    killed = await destroy(stage, workers, database, redis_url, chance, permits)
     accepted = await uploads
 
     async def drained() -> bool:
@@ -78,15 +79,19 @@ async def address(ports: Path) -> str:
     return url
 
 
-async def upload_all(url: str, token: str, seed: int) -> dict[str, str]:
-    """Upload PHOTOS different photos, four at a time. Returns the sha256 that each id was answered for."""
+async def upload_all(url: str, token: str, seed: int, permits: asyncio.Semaphore) -> dict[str, str]:
+    """Upload PHOTOS different photos, four at a time, each when a permit is given. Returns the sha256 that each id was
+    answered for."""
     accepted: dict[str, str] = {}
     numbers = iter(range(PHOTOS))
 
     async def upload(session: aiohttp.ClientSession) -> None:
         for number in numbers:
+            await permits.acquire()
             body = await asyncio.to_thread(make_jpeg, 160, 120, noise=20, seed=seed + number)
-            async with session.post("/v1/photos", data={"file": body}) as answer:
+            form = aiohttp.FormData()
+            form.add_field("file", body, filename=f"{number}.jpg", content_type="image/jpeg")
+            async with session.post("/v1/photos", data=form) as answer:
                 content = await answer.json()
                 assert answer.status == 201, content
             (found,) = content["photos"]
@@ -100,32 +105,41 @@ async def upload_all(url: str, token: str, seed: int) -> dict[str, str]:
 
 
 async def destroy(
-    stage: Stage, workers: list[Program], database: Database, redis_url: str, chance: random.Random
+    stage: Stage,
+    workers: list[Program],
+    database: Database,
+    redis_url: str,
+    chance: random.Random,
+    permits: asyncio.Semaphore,
 ) -> list[tuple[int, int, datetime]]:
-    """Kill a worker in the midst of a job, and start another in its place, KILLS times; flush Valkey meanwhile. Returns
-    (job, token, when) of the runs that were cut off."""
+    """Permit some uploads, kill a worker in the midst of a job, and start another in its place, KILLS times; flush Valkey
+    meanwhile. Returns (job, token, when) of the runs that were cut off."""
     cut: list[tuple[int, int, datetime]] = []
     for number in range(KILLS):
+        for _ in range(PHOTOS // KILLS):
+            permits.release()
         if number in FLUSHES:
             async with redis.Redis.from_url(redis_url) as client:
+                await until(partial(client.xlen, stage.stream), seconds=20, what="messages to lose")
                 await client.flushall()
-        place = chance.randrange(len(workers))
-        victim = workers[place]
-        running = await until(
-            lambda victim=victim: runs_of(database, victim), seconds=30, what=f"kill {number}: its victim runs a job"
-        )
+        running = await until(partial(runs, database, workers), seconds=30, what=f"kill {number}: a worker runs a job")
+        victim = chance.choice(sorted(running, key=workers.index))
         victim.process.kill()
         at = await value(database, "select clock_timestamp()")
         victim.process.wait(10)
-        cut += [(row["id"], row["token"], at) for row in running]
-        workers[place] = stage.start_worker()
+        cut += [(job_id, token, at) for job_id, token in running[victim]]
+        workers[workers.index(victim)] = stage.start_worker()
     return cut
 
 
-async def runs_of(database: Database, worker: Program) -> list[dict[str, Any]]:
-    return await fetch(
-        database, "select id, token from job where state = 'running' and worker like $1", f"%-{worker.pid}-%"
-    )
+async def runs(database: Database, workers: list[Program]) -> dict[Program, list[tuple[int, int]]]:
+    """(job, token) of what each living worker runs now, if it runs anything."""
+    found: dict[Program, list[tuple[int, int]]] = {}
+    for row in await fetch(database, "select id, token, worker from job where state = 'running'"):
+        for worker in workers:
+            if f"-{worker.pid}-" in row["worker"]:
+                found.setdefault(worker, []).append((row["id"], row["token"]))
+    return found
 
 
 async def check_photos(database: Database, accepted: dict[str, str]) -> None:
