@@ -21,6 +21,7 @@ from gateway import catalog, errors, openapi
 from gateway.auth import Gatekeeper
 from gateway.context import CONTEXT, Context
 from gateway.errors import Problem
+from gateway.limits import Limits
 from gateway.routes import ROUTES
 from gateway.routing import bind
 from gateway.settings import GatewaySettings
@@ -71,6 +72,7 @@ async def open_context(
         await broker.startup()
         dispatcher = Dispatcher(jobs, database, broker)
         watch = PhotoWatch()
+        limits = Limits(settings, jobs.redis_url)
         context = Context(
             settings=settings,
             jobs=jobs,
@@ -82,6 +84,7 @@ async def open_context(
             gatekeeper=Gatekeeper(database),
             watch=watch,
             memory=MemoryBudget(settings.upload_memory_bytes, wait_seconds=settings.upload_queue_seconds),
+            limits=limits,
             gateway_id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         )
         listener = Listener(storage, {PHOTO_CHANNEL: watch.hear, JOB_CHANNEL: lambda _: dispatcher.wake()})
@@ -96,6 +99,7 @@ async def open_context(
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await limits.close()
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(1):
                     await broker.shutdown()

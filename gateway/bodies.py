@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp import BodyPartReader, web
 
+from gateway.context import Context
 from gateway.errors import Problem
 from gateway.settings import GatewaySettings
 from processors.contract import Unprocessable
@@ -35,10 +36,10 @@ class PhotoBody:
     pieces: AsyncIterator[bytes]
 
 
-async def open_photo(read: Read, settings: GatewaySettings) -> PhotoBody:
+async def open_photo(read: Read, context: Context) -> PhotoBody:
     """Look at the first bytes. `read` gives at most so many bytes, b"" at the end. Raises Problem not_an_image,
     unsupported_format, empty; and while the pieces are read too_large, body_timeout, body_cut_short."""
-    guarded = _Guarded(read, settings)
+    guarded = _Guarded(read, context)
     head = b""
     # Only so much is taken before the storage is ready: the rest waits in the socket, and the client with it.
     while len(head) < formats.SNIFF_BYTES and (piece := await guarded.read(formats.SNIFF_BYTES - len(head))):
@@ -60,10 +61,10 @@ async def drain_field(part: BodyPartReader) -> None:
             raise Problem("invalid_form", f"A field that is no file has at most {_FIELD_BYTES} bytes.")
 
 
-async def drain_rest(part: BodyPartReader, settings: GatewaySettings) -> None:
+async def drain_rest(part: BodyPartReader, context: Context) -> None:
     """Pass over what is left of a file that was refused."""
 
-    guarded = _Guarded(part_reader(part), settings)
+    guarded = _Guarded(part_reader(part), context)
     while await guarded.read(_PIECE_BYTES):
         pass
 
@@ -88,9 +89,10 @@ def check_length(request: web.Request, settings: GatewaySettings) -> None:
 class _Guarded:
     """A body of which no piece may come too late, nor the whole too slowly, nor be too large."""
 
-    def __init__(self, read: Read, settings: GatewaySettings) -> None:
+    def __init__(self, read: Read, context: Context) -> None:
         self._read = read
-        self._settings = settings
+        self._settings = context.settings
+        self._memory = context.memory
         self._size_bytes = 0
         self._waited_seconds = 0.0  # the client's time alone, not the storage's
 
@@ -108,8 +110,9 @@ class _Guarded:
         self._size_bytes += len(piece)
         if self._size_bytes > settings.max_upload_bytes:
             raise _too_large(settings)
-        late = self._waited_seconds > _GRACE_SECONDS
-        if piece and late and self._size_bytes < settings.min_bytes_per_second * self._waited_seconds:
+        # A slow client may take its time, but not while it holds memory that others wait for.
+        rate = settings.min_bytes_per_second_crowded if self._memory.waiting else settings.min_bytes_per_second
+        if piece and self._waited_seconds > _GRACE_SECONDS and self._size_bytes < rate * self._waited_seconds:
             raise _too_slow()
         return piece
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from gateway.auth import Gatekeeper
+from gateway.limits import Limits
 from gateway.settings import GatewaySettings
 from gateway.waiting import PhotoWatch
 from processors.broker import Broker
@@ -30,6 +31,7 @@ class Context:
     gatekeeper: Gatekeeper
     watch: PhotoWatch
     memory: MemoryBudget
+    limits: Limits
     gateway_id: str
 
 

@@ -165,7 +165,7 @@ def _operation(route: Route) -> dict[str, Any]:
 def _problem_statuses(route: Route) -> list[int]:
     statuses = set(route.problems) | {500}
     if route.scope:
-        statuses |= {401, 403, 503}
+        statuses |= {401, 403, 429, 503}
     if route.query or route.body or route.request_headers:
         statuses |= {422}
     return sorted(statuses - set(route.answers))

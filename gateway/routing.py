@@ -92,6 +92,7 @@ def bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]
         principal = None
         if route.scope is not None:
             principal = await context.gatekeeper.admit(request.headers.get("Authorization"), route.scope)
+            await context.limits.take(principal.access_key)
         query = await _PARSER.parse(query_schema, request, location="query") if query_schema else {}
         body = await _PARSER.parse(body_schema, request, location="json") if body_schema else {}
         return await route.handler(Call(request=request, context=context, principal=principal, query=query, body=body))

@@ -29,6 +29,15 @@ class GatewaySettings:
             "Memory that all uploads in flight share; the others wait.", minimum=16 << 20, maximum=64 << 30
         ),
     )
+    max_uploads: int = field(
+        default=256, metadata=setting("Uploads in flight in one gateway; more get 429.", minimum=1, maximum=100_000)
+    )
+    requests_per_second: float = field(
+        default=500, metadata=setting("Requests a second that one key may make; 0 means any.", minimum=0, maximum=1e6)
+    )
+    requests_burst: int = field(
+        default=2000, metadata=setting("Requests that a key may make at once.", minimum=1, maximum=10_000_000)
+    )
     upload_queue_seconds: float = field(
         default=60, metadata=setting("How long an upload may wait for memory before 503.", minimum=0, maximum=600)
     )
@@ -39,6 +48,10 @@ class GatewaySettings:
     min_bytes_per_second: int = field(
         default=4 << 10,
         metadata=setting("A body that comes more slowly than this is cut off.", minimum=0, maximum=1 << 30),
+    )
+    min_bytes_per_second_crowded: int = field(
+        default=32 << 10,
+        metadata=setting("The same, while other uploads wait for memory.", minimum=0, maximum=1 << 30),
     )
     record_seconds: float = field(
         default=5,

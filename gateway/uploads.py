@@ -6,6 +6,7 @@ ingest.record and, with it, the answer of the Idempotency-Key, in one transactio
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import time
@@ -70,7 +71,7 @@ async def put_photo(call: Call) -> web.StreamResponse:
         raise Problem("invalid_key", f"{str(error).capitalize()}.") from None
     bodies.check_length(request, context.settings)
     assert call.principal is not None
-    async with retries.attempt(request, call.principal, context.database) as attempt:
+    async with context.limits.upload(), retries.attempt(request, call.principal, context.database) as attempt:
         if attempt.answer is not None:
             retries.check_same(attempt.answer, [await _hash(request.content.read, context)])
             return await _answer_one(call, uuid.UUID(attempt.answer[0]["id"]), replayed=True)
@@ -95,7 +96,7 @@ async def post_photos(call: Call) -> web.StreamResponse:
         raise Problem("not_a_form", "Send multipart/form-data, or PUT the bytes to /v1/photos/{bucket}/{key}.")
     bucket = _check_bucket(call.query.get("bucket", context.storage.default_bucket), context)
     assert call.principal is not None
-    async with retries.attempt(request, call.principal, context.database) as attempt:
+    async with context.limits.upload(), retries.attempt(request, call.principal, context.database) as attempt:
         if attempt.answer is not None:
             hashes = [await _hash(bodies.part_reader(part), context) async for part in _files(request, context)]
             retries.check_same(attempt.answer, hashes)
@@ -155,7 +156,7 @@ async def _store(
     last: bool = False,
 ) -> Stored:
     """One photo into S3 and the database. `last`: it ends the request, so its transaction keeps the answer too."""
-    body = await bodies.open_photo(read, context.settings)
+    body = await bodies.open_photo(read, context)
     key = await attempt.assign(
         context.database, index, bucket=bucket, key=key, filename=filename, extension=body.format.extension
     )
@@ -217,16 +218,16 @@ async def _files(request: web.Request, context: Context) -> AsyncIterator[BodyPa
             if count > context.settings.max_form_files:
                 raise Problem("too_many_files", f"Send at most {context.settings.max_form_files} files at once.")
             yield part
-            await bodies.drain_rest(part, context.settings)
+            await bodies.drain_rest(part, context)
     except (ValueError, AssertionError, LookupError, RuntimeError, HttpProcessingError):
         raise Problem("invalid_form", "Its parts, headers or boundary are malformed.") from None
 
 
 async def _hash(read: bodies.Read, context: Context) -> bytes:
-    body = await bodies.open_photo(read, context.settings)
+    body = await bodies.open_photo(read, context)
     digest = hashlib.sha256()
     async for piece in body.pieces:
-        digest.update(piece)
+        await asyncio.to_thread(digest.update, piece)
     return digest.digest()
 
 

@@ -246,13 +246,25 @@ def test_a_revoked_key_opens_nothing_within_a_second(stack: Stack) -> None:
         ("GET", "/v1/photos?cursor=%00", {}, 422, "invalid_request"),
         ("GET", "/v1/photos?taken_after=yesterday", {}, 422, "invalid_request"),
         ("GET", "/v1/jobs?state=asleep", {}, 422, "invalid_request"),
-        ("POST", "/v1/jobs/replay", {"data": b"{", "headers": {"Content-Type": "application/json"}}, 400, "invalid_json"),
+        (
+            "POST",
+            "/v1/jobs/replay",
+            {"data": b"{", "headers": {"Content-Type": "application/json"}},
+            400,
+            "invalid_json",
+        ),
         ("POST", "/v1/jobs/replay", {"json": {"filter": {"colour": "red"}}}, 422, "invalid_request"),
         ("POST", "/v1/photos", {"json": {}}, 415, "not_a_form"),
         ("POST", "/v1/photos", {"files": {"note": (None, "text")}}, 400, "no_files"),
         ("PUT", "/v1/photos/photos/a.jpg?wait=-1", {"data": b"x"}, 422, "invalid_request"),
         ("PUT", "/v1/photos/A_B/a.jpg", {"data": b"x"}, 400, "invalid_key"),
-        ("PUT", "/v1/photos/photos/a.jpg", {"data": b"x", "headers": {"Idempotency-Key": "a b"}}, 422, "invalid_request"),
+        (
+            "PUT",
+            "/v1/photos/photos/a.jpg",
+            {"data": b"x", "headers": {"Idempotency-Key": "a b"}},
+            422,
+            "invalid_request",
+        ),
         (
             "PUT",
             "/v1/photos/photos/a.jpg",
@@ -261,7 +273,7 @@ def test_a_revoked_key_opens_nothing_within_a_second(stack: Stack) -> None:
             "encoding_not_supported",
         ),
     ],
-)  # fmt: skip
+)
 def test_every_error_has_the_one_form(
     api: Api, method: str, path: str, options: dict[str, Any], status: int, code: str
 ) -> None:
