@@ -49,6 +49,10 @@ check: .venv/.dev ## ruff, mypy and the import rules first, then all tests
 	$(python) -m pytest -q tests/unit/test_import_rules.py
 	$(python) -m pytest --ignore=tests/quality
 
+.PHONY: chaos
+chaos: .venv/.dev ## The fault tests: kill, cut, fill and freeze everything (ARGS="-k row_08" chooses, SEED=n repeats)
+	@$(python) -m pytest tests/faults $(ARGS)
+
 .PHONY: bench
 bench: .venv/.dev ## Measure: every script in benchmarks/
 	@for script in benchmarks/[a-z]*.py; do \

@@ -188,4 +188,20 @@ create table if not exists garbage (
   primary key (bucket, key)
 );
 
+-- Where each comparison with the storage stands. One row per part of a bucket and runner; a crash continues here.
+create table if not exists reconcile (
+  runner            text not null check (runner in ('gateway', 'command')),
+  bucket            text not null,
+  prefix            text not null default '',
+  phase             text not null,
+  cursor            text not null default '',           -- the last key looked at, in the phase's own order
+  keys              bigint not null default 0,          -- looked at in this pass
+  findings          jsonb not null default '{}',        -- of this pass: finding -> action -> count
+  started_at        timestamptz not null default now(),
+  finished_at       timestamptz,                        -- null: this pass is under way
+  last_finished_at  timestamptz,                        -- of any pass
+  primary key (runner, bucket, prefix)
+);
+create index if not exists artifact_key on artifact (bucket, key text_pattern_ops);
+
 insert into schema_version (version) values (1) on conflict do nothing;

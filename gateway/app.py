@@ -22,6 +22,9 @@ from gateway.auth import Gatekeeper
 from gateway.context import CONTEXT, Context
 from gateway.errors import Problem
 from gateway.limits import Limits
+from gateway.metrics import METRICS, Metrics
+from gateway.reconcile import reconciling
+from gateway.repairs import Site
 from gateway.routes import ROUTES
 from gateway.routing import bind
 from gateway.settings import GatewaySettings
@@ -51,8 +54,11 @@ def create_app(settings: GatewaySettings, jobs: JobSettings, storage: StorageSet
     async def life(app: web.Application) -> AsyncIterator[None]:
         async with open_context(settings, jobs, storage) as context:
             app[CONTEXT] = context
-            yield
+            site = Site(database=context.database, blobs=context.blobs, settings=settings, jobs=jobs, storage=storage)
+            async with reconciling(site, app[METRICS].count_findings):
+                yield
 
+    app[METRICS] = Metrics()
     app.cleanup_ctx.append(life)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, bind(route))
@@ -92,6 +98,7 @@ async def open_context(
             asyncio.create_task(dispatcher.run()),
             asyncio.create_task(listener.run()),
             asyncio.create_task(_keep_house(context)),
+            asyncio.create_task(_keep_uploads(context)),
         ]
         try:
             yield context
@@ -121,6 +128,8 @@ async def serve(
         auto_decompress=False,  # a compressed body could be a bomb
         keepalive_timeout=30,
         max_headers=64,
+        max_line_size=32
+        << 10,  # a key of 1,024 characters may be 12 kB in a URL; what is wrong with it is told in JSON
         lingering_time=2,
         read_bufsize=32 << 10,  # an upload that waits for its turn holds little
         shutdown_timeout=jobs.grace_seconds,
@@ -195,10 +204,21 @@ async def _keep_house(context: Context) -> None:
             async with context.database.connection() as conn:
                 await idempotency.prune(conn, older_than_hours=_IDEMPOTENCY_HOURS)
                 await workers.prune(conn, older_than_seconds=3600)
-                await multiparts.refresh(conn, context.gateway_id)
         except (BlobsUnavailable, BlobRefused, DatabaseUnavailable) as error:
             log.debug("housekeeping.skipped", message="Something needed is away.", error=repr(error))
+        except Exception:
+            log.exception("housekeeping.failed", message="The housekeeping failed; its next turn follows.")
         await asyncio.sleep(_HOUSEKEEPING_SECONDS if made else 0.5)
+
+
+async def _keep_uploads(context: Context) -> None:
+    """Say that this gateway's multipart uploads are alive. Apart from the housekeeping, which can take longer than the
+    minute after which uploads count as dangling, and which an outage of the storage cuts short."""
+    while True:
+        with contextlib.suppress(DatabaseUnavailable):
+            async with context.database.connection() as conn:
+                await multiparts.refresh(conn, context.gateway_id)
+        await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
 def _write_ports(path: Path, url: str) -> None:

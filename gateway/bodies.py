@@ -73,7 +73,10 @@ def part_reader(part: BodyPartReader) -> Read:
     """Reads a file of a form. aiohttp wants room for a boundary, so a piece may be larger than asked for."""
 
     async def read(size_bytes: int) -> bytes:
-        return bytes(await part.read_chunk(max(size_bytes, _FORM_PIECE_BYTES)))
+        piece = bytes(await part.read_chunk(max(size_bytes, _FORM_PIECE_BYTES)))
+        if not piece and not part.at_eof():  # the body ended, but not with a boundary
+            raise Problem("body_cut_short", "The form lacks its last boundary. Send it again.")
+        return piece
 
     return read
 

@@ -26,7 +26,7 @@ async def get_readyz(call: Call) -> web.StreamResponse:
     """Photos can be taken: Postgres and the storage are there. Redis is named too, but uploads do not need it."""
     context = call.context
     postgres, s3, depth = await asyncio.gather(
-        _answers(context.database.ping()), _answers(context.blobs.ping()), context.broker.depth()
+        answers(context.database.ping()), answers(context.blobs.ping()), context.broker.depth()
     )
     dependencies = {
         "postgres": _state(postgres, context.database.down_since, required=True),
@@ -39,7 +39,8 @@ async def get_readyz(call: Call) -> web.StreamResponse:
     )
 
 
-async def _answers(ping: Awaitable[None]) -> bool:
+async def answers(ping: Awaitable[None]) -> bool:
+    """Whether a dependency can be used."""
     try:
         await ping
     except (DatabaseUnavailable, BlobsUnavailable):

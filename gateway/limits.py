@@ -1,7 +1,7 @@
 """How much one key may ask, and how many uploads may be in flight. Says no with 429 and when to come again.
 
-The rate is one bucket per key for all gateways, in Redis (GCRA, by Redis' own clock). While Redis is away each gateway keeps
-buckets of its own: an outage never turns into errors, it only makes the limit looser.
+The rate is one bucket per key for all gateways, in Redis (GCRA, by Redis' own clock). While Redis is away each
+gateway keeps buckets of its own: an outage never turns into errors, it only makes the limit looser.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "preset": {"description": "Name of a preset.", "schema": {"type": "string"}, "example": "thumb"},
     "job_id": {"description": "Id of a job.", "schema": {"type": "integer", "format": "int64", "minimum": 1}},
 }
+_HEADERS = {"Idempotency-Key": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"}}
 _UI_FILES = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
@@ -136,7 +137,13 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.query:
         parameters.append({"in": "query", "schema": route.query})
     parameters += [
-        {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "description": text,
+            "schema": _HEADERS.get(name, {"type": "string"}),
+        }
         for name, text in route.request_headers.items()
     ]
     operation: dict[str, Any] = {

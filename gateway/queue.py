@@ -159,7 +159,7 @@ async def _load(conn: Connection, job_id: int, *, traces: bool) -> dict[str, Any
 
 def _job_id(call: Call) -> int:
     text = call.request.match_info["job_id"]
-    if not (text.isascii() and text.isdigit() and int(text[:20]) < 2**63):
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) < 2**63):
         raise _no_such_job()
     return int(text)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway import catalog, health, queue, uploads
+from gateway import catalog, health, metrics, queue, uploads
 from gateway.routing import Answer, Route
 from gateway.schemas import (
     ExifSchema,
@@ -161,6 +161,16 @@ ROUTES = (
     ),
     Route(
         method="GET",
+        path="/metrics",
+        handler=metrics.get_metrics,
+        scope="read",
+        tag="queue",
+        summary="Metrics for Prometheus",
+        answers={200: Answer("Prometheus' text format.", content_types=("text/plain",))},
+        problems=(503,),
+    ),
+    Route(
+        method="GET",
         path="/v1/jobs",
         handler=queue.list_jobs,
         scope="read",
@@ -195,7 +205,7 @@ ROUTES = (
     ),
     Route(
         method="GET",
-        path="/v1/jobs/{job_id}",
+        path="/v1/jobs/{job_id:[0-9]+}",
         handler=queue.get_job,
         scope="read",
         tag="queue",
@@ -205,7 +215,7 @@ ROUTES = (
     ),
     Route(
         method="POST",
-        path="/v1/jobs/{job_id}/replay",
+        path="/v1/jobs/{job_id:[0-9]+}/replay",
         handler=queue.replay_job,
         scope="admin",
         tag="queue",
@@ -216,7 +226,7 @@ ROUTES = (
     ),
     Route(
         method="POST",
-        path="/v1/jobs/{job_id}/discard",
+        path="/v1/jobs/{job_id:[0-9]+}/discard",
         handler=queue.discard_job,
         scope="admin",
         tag="queue",

@@ -28,9 +28,18 @@ class Text(fields.String):
         super().__init__(
             validate=[validate.Length(min=minimum, max=maximum), _check_storable],
             # The document's pattern leaves surrogates out: most regular expression engines cannot name them.
-            metadata={**(metadata or {}), "pattern": r"^[^\x00]*$"},
+            metadata={"pattern": r"^[^\x00]*$", **(metadata or {})},
             **kwargs,
         )
+
+
+class Flag(fields.Boolean):
+    """true or false and nothing that resembles them: who means `dry_run` must not be misread."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid")
+        return value
 
 
 class Instant(fields.Field[datetime]):
@@ -83,7 +92,7 @@ class JobCursor(fields.Field[int]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
         text = _decode_cursor(value)
-        if not (text.isascii() and text.isdigit() and int(text) <= _MAX_ID):
+        if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= _MAX_ID):
             raise ValidationError("This is no cursor of ours. Leave it out to begin anew.")
         return int(text)
 
@@ -106,8 +115,9 @@ def _decode_cursor(value: Any) -> str:
 
 
 def _parse_time(value: Any) -> datetime:
+    text = value if isinstance(value, str) else ""
     try:
-        return datetime.fromisoformat(str(value).strip().replace(" ", "+", 1) if "T" in str(value) else str(value))
+        return datetime.fromisoformat(text.strip().replace(" ", "+", 1) if "T" in text else text)
     except ValueError:
         raise ValidationError("Write a time as 2026-05-17T09:30:00Z.") from None
 
@@ -129,7 +139,11 @@ class WaitQuery(Schema):
 
 
 class FormQuery(WaitQuery):
-    bucket = Text(maximum=63, minimum=3, metadata=_about("Bucket to store into. Default: the default bucket."))
+    bucket = Text(
+        maximum=63,
+        minimum=3,
+        metadata=_about("Bucket to store into. Default: the default bucket.", pattern="^[a-z0-9][a-z0-9.-]*[a-z0-9]$"),
+    )
 
 
 class PhotosQuery(Schema):
@@ -171,9 +185,12 @@ class JobActionBody(NoteBody):
         load_default=dict,
         metadata=_about("Which dead jobs; {} means all of them."),
     )
-    dry_run = fields.Boolean(load_default=False, metadata=_about("Only count what matches."))
+    dry_run = Flag(load_default=False, metadata=_about("Only count what matches."))
     limit = fields.Integer(
-        load_default=1000, validate=validate.Range(min=1, max=1000), metadata=_about("Act on so many at most.")
+        strict=True,
+        load_default=1000,
+        validate=validate.Range(min=1, max=1000),
+        metadata=_about("Act on so many at most."),
     )
 
 

@@ -60,3 +60,28 @@ class GatewaySettings:
     max_wait_seconds: float = field(
         default=60, metadata=setting("The longest ?wait= that is honoured.", minimum=0, maximum=600)
     )
+    reconcile_interval_seconds: float = field(
+        default=5,
+        metadata=setting(
+            "Pause between two windows of keys that a gateway compares with the storage; 0 turns it off.",
+            minimum=0,
+            maximum=86400,
+        ),
+    )
+    reconcile_pass_seconds: float = field(
+        default=3600,
+        metadata=setting("Time between the starts of two passes over a bucket.", minimum=1, maximum=30 * 86400),
+    )
+    reconcile_window_keys: int = field(
+        default=1000, metadata=setting("Keys that are compared at a time.", minimum=1, maximum=1000)
+    )
+    reconcile_grace_seconds: float = field(
+        default=300,
+        metadata=setting(
+            "Younger objects and rows are left alone: they may be under way.", minimum=0, maximum=7 * 86400
+        ),
+    )
+    dangling_hours: float = field(
+        default=24,
+        metadata=setting("Multipart uploads of others older than this are reported.", minimum=0, maximum=24 * 365),
+    )

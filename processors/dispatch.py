@@ -43,6 +43,9 @@ class Dispatcher:
                 self.succeeded_at = time.time()
             except DatabaseUnavailable:
                 more = False
+            except Exception:  # this loop is what heals everything else: nothing may end it
+                log.exception("dispatch.failed", message="A round of dispatching failed; the next one follows.")
+                more = False
             if more:
                 continue
             with contextlib.suppress(TimeoutError):

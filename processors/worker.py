@@ -126,10 +126,15 @@ async def _listen(settings: JobSettings, broker: Broker, stop: asyncio.Event) ->
 
 
 async def _repeat(action: Callable[[], Awaitable[None]], every_seconds: float) -> None:
-    """Until cancelled; an outage only skips a turn."""
+    """Until cancelled; an outage or an unforeseen error only skips a turn, for a worker without heartbeats loses every
+    longer job."""
     while True:
-        with contextlib.suppress(DatabaseUnavailable):
+        try:
             await action()
+        except DatabaseUnavailable:
+            pass
+        except Exception:
+            log.exception("worker.turn_failed", message="Background work failed; its next turn follows.")
         await asyncio.sleep(every_seconds)
 
 

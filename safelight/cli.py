@@ -88,6 +88,57 @@ def migrate() -> None:
 
 
 @app.command()
+def reconcile(
+    *,
+    bucket: Annotated[str | None, typer.Option(help="Only this bucket of photos, and its previews.")] = None,
+    prefix: Annotated[str, typer.Option(help="Only keys that begin like this; needs --bucket.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget where an interrupted run stopped.")] = False,
+    abort_foreign: Annotated[
+        bool, typer.Option("--abort-foreign", help="Also abort old multipart uploads that are not Safelight's.")
+    ] = False,
+    accept_losses: Annotated[
+        bool, typer.Option("--accept-losses", help="Mark photos as deleted even where most originals are gone.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare Postgres with the storage, and repair what differs.
+
+    Photos that Postgres does not know are recorded.
+    Photos whose originals are gone are marked as deleted, loudly: data was lost.
+    Previews that are missing, changed or outdated are made again.
+    Previews that are provably orphaned are deleted.
+    Multipart uploads of gateways that died are aborted.
+
+    Nothing else is deleted. What is younger than SAFELIGHT_RECONCILE_GRACE_SECONDS is left alone.
+    Safe beside uploads, workers and gateways, which do the same all the time.
+    An interrupted run goes on where it stopped. To see first what would be done:
+
+      safelight reconcile --dry-run
+
+    Exit code: 0 clean or repaired; 1 something was left or could not be looked at; 2 wrong usage.
+    """
+    from safelight.reconcile import Wish
+    from safelight.reconcile import reconcile as run_reconcile
+
+    found = _settings()
+    if prefix and bucket is None:
+        _fail("--prefix needs --bucket: name the bucket that the prefix is of.")
+    if bucket == found.storage.derived_bucket:
+        _fail(f"{bucket} holds the previews. Name a bucket of photos: its previews are looked at as well.")
+    wish = Wish(
+        bucket=bucket,
+        prefix=prefix,
+        dry_run=dry_run,
+        restart=restart,
+        abort_foreign=abort_foreign,
+        accept_losses=accept_losses,
+        as_json=as_json,
+    )
+    raise typer.Exit(_run(run_reconcile(found, wish)))
+
+
+@app.command()
 def settings(as_json: AsJson = False) -> None:
     """List every setting: its name, its default and what it means."""
     rows = [

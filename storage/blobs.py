@@ -14,6 +14,7 @@ import io
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 import aioboto3
@@ -89,6 +90,24 @@ class Head:
     size_bytes: int
     content_type: str
     metadata: Mapping[str, str]
+    modified_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    key: str
+    etag: str
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenUpload:
+    """A multipart upload that was neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+    begun_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,9 +201,9 @@ class Blobs:
             if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
 
-    async def has_bucket(self, bucket: str) -> bool:
-        """Whether the storage has the bucket. A yes is remembered for a minute."""
-        if self._buckets.get(bucket, 0) > time.monotonic():
+    async def has_bucket(self, bucket: str, *, fresh: bool = False) -> bool:
+        """Whether the storage has the bucket. A yes is remembered for a minute; `fresh` asks again."""
+        if not fresh and self._buckets.get(bucket, 0) > time.monotonic():
             return True
         try:
             async with self._translated():
@@ -206,7 +225,47 @@ class Blobs:
             size_bytes=answer["ContentLength"],
             content_type=answer.get("ContentType", "application/octet-stream"),
             metadata=answer.get("Metadata", {}),
+            modified_at=answer["LastModified"],
         )
+
+    async def list_page(
+        self, bucket: str, *, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> tuple[list[Listed], bool]:
+        """A page of at most 1,000 objects after a key, in the storage's own order (SeaweedFS' is not that of the keys'
+        bytes), and whether there are more. Raises NoSuchBucket."""
+        async with self._translated():
+            answer = await self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, StartAfter=after, MaxKeys=limit)
+        found = [
+            Listed(
+                key=item["Key"],
+                etag=item["ETag"].strip('"'),
+                size_bytes=item["Size"],
+                modified_at=item["LastModified"],
+            )
+            for item in answer.get("Contents", [])
+        ]
+        return found, bool(answer.get("IsTruncated")) and bool(found)
+
+    async def list_uploads(
+        self, bucket: str, *, prefix: str = "", after: tuple[str, str] = ("", ""), limit: int = 1000
+    ) -> tuple[list[OpenUpload], bool]:
+        """A page of open multipart uploads after (key, upload id), and whether there are more. Raises NoSuchBucket."""
+        markers = {"KeyMarker": after[0], "UploadIdMarker": after[1]} if after[0] else {}
+        async with self._translated():
+            answer = await self._client.list_multipart_uploads(
+                Bucket=bucket, Prefix=prefix, MaxUploads=limit, **markers
+            )
+        found = [
+            OpenUpload(key=item["Key"], upload_id=item["UploadId"], begun_at=item["Initiated"])
+            for item in answer.get("Uploads", [])
+        ]
+        return found, bool(answer.get("IsTruncated")) and bool(found)
+
+    async def abort_upload(self, bucket: str, upload: OpenUpload) -> None:
+        """Abort a multipart upload; one that is gone already is no error."""
+        with contextlib.suppress(NoSuchBlob):
+            async with self._translated():
+                await self._client.abort_multipart_upload(Bucket=bucket, Key=upload.key, UploadId=upload.upload_id)
 
     async def read(self, bucket: str, key: str, *, etag: str, first_bytes: int | None = None) -> bytes:
         """The bytes of that very generation, or only its first ones. Raises NoSuchBlob, BlobChanged."""

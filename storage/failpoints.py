@@ -1,8 +1,8 @@
 """Named places at which a test can make this process die, stop, fail or hang. Inert and free unless armed.
 
 Armed by `SAFELIGHT_FAILPOINT="name:action[:count],..."` together with `SAFELIGHT_FAILPOINT_DIR`, a folder that
-keeps the number of hits over a kill. Actions: kill, exit, raise, hang, stop (SIGSTOP), sleep=<seconds>. After `count` hits a
-point is inert again.
+keeps the number of hits over a kill. Actions: kill, exit, raise, hang, stop (SIGSTOP), sleep=<seconds>. After
+`count` hits a point is inert again.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from typing import Protocol
 
 from safelight.embedded.identity import child_setup
 
-FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 30.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 10.0
 # A process that lived this long before it died did work: its next pause is the first again.
-HEALTHY_SECONDS = 60.0
+HEALTHY_SECONDS = 1.0
 
 
 class Process(Protocol):

@@ -70,7 +70,7 @@ class SeaweedFS(Server):
 
     def environment(self) -> dict[str, str]:
         # Without the limit it keeps 700 MB after some gigabytes of uploads.
-        return super().environment() | {"GOMEMLIMIT": "200MiB"}
+        return super().environment() | {"GOMEMLIMIT": "320MiB"}
 
     def prepare(self) -> None:
         self._secrets = keep_secrets(self.folder, _SECRETS)

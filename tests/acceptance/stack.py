@@ -132,8 +132,8 @@ class Stack:
         return found
 
     def worker(self) -> int:
-        """Pid of the worker, None-free: waits until there is one."""
-        return wait_for(self._find_worker, "a worker runs")
+        """Pid of the worker; waits until there is one."""
+        return wait_for(lambda: self._find_worker() or 0, "a worker runs")
 
     @contextmanager
     def worker_suspended(self) -> Iterator[None]:

@@ -61,6 +61,7 @@ def camera_jpeg() -> bytes:
 def post(api: Api, data: bytes, name: str = "pier.jpg", **parameters: Any) -> dict[str, Any]:
     answer = api.post("/v1/photos", params=parameters, files={"file": (name, data)})
     assert answer.status_code == 201, answer.text
+    photo: dict[str, Any]
     (photo,) = answer.json()["photos"]
     return photo
 
@@ -310,7 +311,7 @@ def test_only_safelight_writes_previews(stack: Stack, api: Api) -> None:
 
 
 def test_everything_survives_restarts(tmp_path: Path) -> None:
-    """After Ctrl-C, and after SIGKILL of every process, photos, previews, facts and keys are there, and open jobs run."""
+    """After Ctrl-C, and after SIGKILL of every process, photos, previews and keys are there, and open jobs run."""
     stack = Stack(tmp_path, SAFELIGHT_LEASE_SECONDS="3")
     stack.start()
     try:

@@ -58,7 +58,7 @@ def test_every_operation_is_described(document: dict[str, Any]) -> None:
         where = f"{method} {path}"
         assert item["summary"], where
         assert any(status.startswith("2") for status in item["responses"]), where
-        assert bool(item["security"]) == path.startswith("/v1/"), where
+        assert item["security"] or not path.startswith("/v1/"), where
         assert ("401" in item["responses"]) == ("403" in item["responses"]) == bool(item["security"]), where
         for status, answer in item["responses"].items():
             if status.startswith(("4", "5")) and path != "/readyz":
@@ -73,8 +73,8 @@ def test_without_a_token_every_protected_operation_is_401(stack: Stack, document
         assert status == (401 if item["security"] else 200), f"{method} {path}"
 
 
-@pytest.mark.timeout(120)
-def test_the_gateway_does_what_the_document_says(stack: Stack, tmp_path: Path) -> None:
+@pytest.mark.timeout(200)
+def test_the_gateway_does_what_the_document_says(stack: Stack, document: dict[str, Any], tmp_path: Path) -> None:
     """Hundreds of generated requests, valid and not, alone and in sequences: no server error, no undocumented status,
     content type or shape, invalid data refused, nothing open without a token."""
     done = subprocess.run(
@@ -86,18 +86,20 @@ def test_the_gateway_does_what_the_document_says(stack: Stack, tmp_path: Path) -
             ),
             *("--header", f"Authorization: Bearer {stack.connection['token']}"),
             *("--checks", "all", "--exclude-checks", LEFT_OUT),
-            *("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "20", "--seed", "1"),
+            *("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "15", "--seed", "1"),
             *("--generation-database", "none", "--request-timeout", "30", "--no-color"),
         ],
         cwd=tmp_path,  # it leaves files where it runs, and no configuration of anybody's may be found
         env={**os.environ, "NO_PROXY": "127.0.0.1"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=170,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-2_000:]
     generated = re.search(r"(\d+) generated", done.stdout)
     assert generated
     assert int(generated[1]) > 200
-    assert re.search(r"Tested: +17\b", done.stdout)
+    tested = re.search(r"Tested: +(\d+)", done.stdout)
+    assert tested
+    assert int(tested[1]) == len(operations(document))

@@ -59,7 +59,7 @@ def test_stats_follow_jobs_through_their_states(stack: Stack, api: Api, bucket: 
 
 
 def test_running_jobs_are_shown_with_their_worker(stack: Stack, api: Api, bucket: str) -> None:
-    """A job whose decoder is stuck is running, with its worker, photo and age; afterwards it is done in that one run."""
+    """A job whose decoder is stuck is running, with its worker, photo and age; it is done in that one run."""
     stack.wait_idle()
     with stack.decoders_suspended():
         photo = api.put(bucket, "slow.jpg", photos.make_jpeg(), wait=0)

@@ -14,6 +14,9 @@ from tests import photos
 from tests.acceptance.stack import Api, Stack, wait_for
 from tests.photos import Exif
 
+JPEG = photos.make_jpeg()
+FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n'  # how a form's file begins
+END = b"\r\n--b--\r\n"
 PROBLEM_MEMBERS = {"type", "title", "status", "code", "detail"}
 
 
@@ -190,8 +193,37 @@ def test_a_form_of_many_files_says_what_became_of_each(api: Api, bucket: str) ->
     assert len(api.read("/v1/photos", bucket=bucket)["photos"]) == 4
 
 
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "invalid_form"),
+        (b"no form", "invalid_form"),
+        (b"--b--\r\n", "no_files"),
+        (b"--b\r\nNo Header\r\n\r\n" + JPEG + END, "invalid_form"),
+        (b"--b\r\nX: \0\r\n\r\n" + JPEG + END, "invalid_form"),
+        (FILE + b"Content-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c--" + END, "invalid_form"),
+        (FILE + b"\r\n" + JPEG, "body_cut_short"),
+        (FILE + b"\r\n" + JPEG + END[:4], "body_cut_short"),
+        (b'--b\r\nContent-Disposition: form-data; name="note"\r\n\r\n' + bytes(70_000) + END, "invalid_form"),
+        (b'--b\r\nContent-Disposition: form-data; name="_charset_"\r\n\r\n' + bytes(99) + END, "invalid_form"),
+    ],
+    ids=[
+        *("empty", "no form", "no parts", "no header", "NUL in a header", "form in a form", "no end", "half an end"),
+        *("long field", "long charset"),
+    ],
+)
+def test_a_malformed_form_is_refused_and_stores_nothing(
+    stack: Stack, api: Api, bucket: str, body: bytes, code: str
+) -> None:
+    """Whatever is wrong with a form is the client's fault, 400, and leaves no photo behind."""
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    assert_problem(api.post("/v1/photos", params={"bucket": bucket}, data=body, headers=headers), 400, code)
+    assert stack.list_keys(bucket) == []
+    assert api.read("/v1/photos", bucket=bucket)["photos"] == []
+
+
 def test_without_a_valid_key_nothing_is_told(stack: Stack, photo: dict[str, Any]) -> None:
-    """No token, garbage, a wrong secret, another scheme: 401 with a challenge, alike for what exists and what does not."""
+    """No token, garbage, a wrong secret: 401 with a challenge, alike for what exists and what does not."""
     access_key, secret_key = stack.connection["access_key"], stack.connection["secret_key"]
     wrong = f"{access_key}.{secret_key[::-1]}"
     for token in (None, "garbage", wrong, f"{access_key}.", f"SL{'0' * 18}.{secret_key}"):
@@ -229,7 +261,7 @@ def test_a_revoked_key_opens_nothing_within_a_second(stack: Stack) -> None:
     stack.run("keys", "revoke", key["access_key"])
     revoked_at = time.monotonic()
     wait_for(lambda: guest.get("/v1/stats").status_code == 401, "the key is refused", seconds=3)
-    assert time.monotonic() - revoked_at < 1.5  # the second, and the time of a request on a busy machine
+    assert time.monotonic() - revoked_at < 2  # the second, and the time of a request on a busy machine
     assert_problem(guest.get("/v1/stats"), 401, "unauthorized")
 
 
@@ -258,6 +290,9 @@ def test_a_revoked_key_opens_nothing_within_a_second(stack: Stack) -> None:
         ("POST", "/v1/photos", {"files": {"note": (None, "text")}}, 400, "no_files"),
         ("PUT", "/v1/photos/photos/a.jpg?wait=-1", {"data": b"x"}, 422, "invalid_request"),
         ("PUT", "/v1/photos/A_B/a.jpg", {"data": b"x"}, 400, "invalid_key"),
+        ("PUT", f"/v1/photos/photos/{'%F0%9F%8F%96' * 1024}", {"data": b"x"}, 400, "invalid_key"),
+        ("POST", "/v1/jobs/discard", {"json": {"dry_run": 0}}, 422, "invalid_request"),
+        ("POST", "/v1/jobs/discard", {"json": {"dry_run": "yes"}}, 422, "invalid_request"),
         (
             "PUT",
             "/v1/photos/photos/a.jpg",

@@ -182,9 +182,7 @@ async def test_a_cancelled_write_leaves_nothing(s3: tuple[Blobs, str], memory: W
         waiting.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(
-        blobs.store(bucket, "a.jpg", stalled(), content_type="image/jpeg", memory=memory)
-    )
+    task = asyncio.create_task(blobs.store(bucket, "a.jpg", stalled(), content_type="image/jpeg", memory=memory))
     await asyncio.wait_for(waiting.wait(), 20)
     if after_bytes:
         assert await uploads_under_way(blobs, bucket) == ["a.jpg"]
@@ -204,9 +202,7 @@ async def test_writes_cancelled_anywhere_leave_nothing(s3: tuple[Blobs, str], me
     data = bytes(3 * PART_BYTES)
     for number in range(12):
         key = f"{number}.jpg"
-        task = asyncio.create_task(
-            blobs.store(bucket, key, pieces_of(data), content_type="image/jpeg", memory=memory)
-        )
+        task = asyncio.create_task(blobs.store(bucket, key, pieces_of(data), content_type="image/jpeg", memory=memory))
         await asyncio.wait({task}, timeout=chance.uniform(0, 0.5))
         task.cancel()
         (found,) = await asyncio.gather(task, return_exceptions=True)
@@ -223,10 +219,7 @@ async def test_many_writes_share_one_budget(s3: tuple[Blobs, str]) -> None:
     memory = WatchedBudget(24 * MIB, wait_seconds=60)
     data = random.Random(2).randbytes(20_000_000)
     written = await asyncio.gather(
-        *(
-            blobs.store(bucket, f"{n}.jpg", pieces_of(data), content_type="image/jpeg", memory=memory)
-            for n in range(6)
-        )
+        *(blobs.store(bucket, f"{n}.jpg", pieces_of(data), content_type="image/jpeg", memory=memory) for n in range(6))
     )
     assert {item.sha256 for item in written} == {hashlib.sha256(data).digest()}
     assert memory.most_bytes <= 24 * MIB

@@ -199,7 +199,9 @@ class Jobs(RuleBasedStateMachine):
             assert {name: row[name] for name in names} == {name: getattr(model, name) for name in names}
             if model.state == "ready":
                 assert row["due"] is model.due
-            ends = self.run(self.conn.fetch("select outcome from job_attempt where job_id = $1 order by token", row["id"]))
+            ends = self.run(
+                self.conn.fetch("select outcome from job_attempt where job_id = $1 order by token", row["id"])
+            )
             assert [end["outcome"] for end in ends] == model.ends
         assert self.run(self.conn.fetchval("select count(*) from job_action")) == self.actions
 

@@ -179,9 +179,7 @@ async def test_twenty_reapers_count_a_loss_once(database: Database) -> None:
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
-async def test_only_the_databases_clock_counts(
-    database: Database, monkeypatch: pytest.MonkeyPatch, hours: int
-) -> None:
+async def test_only_the_databases_clock_counts(database: Database, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
     """A process whose clock is hours off neither claims early, nor reaps leases that last, nor gives wrong leases."""
     _, ids = await add_photo(database, processors=("preview", "exif"))
     running = await take(database, ids["exif"])

@@ -13,24 +13,24 @@ from pathlib import Path
 
 import pytest
 
+from storage import objects
 from storage.blobs import Blobs
 from storage.database import Database
+from storage.objects import Plan
 from tests.integration.programs import Program, Stage
 from tests.integration.stage import attempts, fetch, in_transaction, job, make_stored, until, value
-from storage import objects
-from storage.objects import Plan
 from tests.photos import make_jpeg
 
 
 async def put_photo(database: Database, blobs: Blobs, bucket: str, *, processors: tuple[str, ...]) -> list[int]:
     """A photo in S3 and in the database; the ids of its jobs."""
     written = await blobs.put(bucket, "a.jpg", make_jpeg(64, 48), content_type="image/jpeg")
-    stored = make_stored(
-        "a.jpg", written.etag, bucket=bucket, sha256=written.sha256, size_bytes=written.size_bytes
-    )
+    stored = make_stored("a.jpg", written.etag, bucket=bucket, sha256=written.sha256, size_bytes=written.size_bytes)
     plans = [Plan(processor=name, version=1, max_attempts=8) for name in processors]
     recorded = await in_transaction(database, lambda conn: objects.record(conn, stored, plans))
-    return [row["id"] for row in await fetch(database, "select id from job where object_id = $1 order by id", recorded.id)]
+    return [
+        row["id"] for row in await fetch(database, "select id from job where object_id = $1 order by id", recorded.id)
+    ]
 
 
 async def started(program: Program) -> Program:

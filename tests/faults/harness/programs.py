@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Program:
     """A process and its successors: `restart` keeps name, environment, log and failpoint counters."""
 
     def __init__(
-        self, kind: str, name: str, folder: Path, environment: Mapping[str, str], *, wrapper: Sequence[str] = ()
+        self, kind: str, name: str, folder: Path, environment: Mapping[str, str], *, python: str = sys.executable
     ) -> None:
         self.kind, self.name = kind, name
         self.log_path = folder / f"{name}.log"
@@ -48,7 +48,7 @@ class Program:
         self._environment = {"PATH": os.defpath, **environment}
         if "SAFELIGHT_FAILPOINT" in environment:
             self._environment["SAFELIGHT_FAILPOINT_DIR"] = str(self.hits_dir)
-        self._wrapper = list(wrapper)
+        self._python = python
         self._log_start_bytes = 0
         self._launch()
 
@@ -56,14 +56,14 @@ class Program:
         with self.log_path.open("ab") as log:
             self._log_start_bytes = log.tell()
             self.process = subprocess.Popen(
-                [*self._wrapper, sys.executable, "-m", "safelight", self.kind],
+                [self._python, "-m", "safelight", self.kind],
                 cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=child_setup(signal.SIGKILL, "same"),
+                preexec_fn=child_setup(signal.SIGKILL, "same"),  # noqa: PLW1509
             )
 
     @property
@@ -114,6 +114,14 @@ class Program:
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
+    def freeze_children(self) -> list[int]:
+        """SIGSTOP to its decoders, so that whatever job they get stays running. Returns their pids."""
+        pids = self.children()
+        assert pids, f"{self.name} has no children"
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        return pids
+
     def kill(self) -> None:
         """SIGKILL to the process alone, and wait until it is gone."""
         self.process.kill()
@@ -150,6 +158,13 @@ class Program:
         """For the end of a test: whatever its state, it and its children are gone afterwards."""
         if self.exit_code is None:
             self.kill()
+
+
+def thaw(pids: Iterable[int]) -> None:
+    """Let frozen children go on, where they still are."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def alive(pid: int) -> bool:

@@ -32,7 +32,7 @@ class Fault:
     direction: Direction = "up"
     seconds: float = 0
     jitter_seconds: float = 0
-    bytes: int = 0  # cut_after: passed before the cut; flip: offset of the byte; throttle: per second
+    n_bytes: int = 0  # cut_after: passed before the cut; flip: offset of the byte; throttle: per second
     pattern: bytes = b""
     when: Literal["before", "after"] = "before"
     times: int | None = 1
@@ -84,7 +84,7 @@ class Proxy:
         self.port = choose_port()
         self.links: list[Link] = []
         self.connections = 0
-        self.bytes: dict[Direction, int] = {"up": 0, "down": 0}
+        self.passed_bytes: dict[Direction, int] = {"up": 0, "down": 0}
         self.fired = 0  # cuts, flips and half closes since the fault was set
 
     async def __aenter__(self) -> Proxy:
@@ -99,7 +99,7 @@ class Proxy:
 
     @property
     def total_bytes(self) -> int:
-        return self.bytes["up"] + self.bytes["down"]
+        return self.passed_bytes["up"] + self.passed_bytes["down"]
 
     def set(self, fault: Fault, *, only: Link | None = None) -> None:
         """Put every link, or only one, under a fault, from now on."""
@@ -188,7 +188,9 @@ class Proxy:
         down = asyncio.create_task(self._pump(link, "down", server_reader, writer))
         try:
             await asyncio.gather(up, down)
-        except (_Cut, OSError):
+        except _Cut:
+            pass  # closed below, in good order, so that what was passed arrives
+        except OSError:
             link.reset()
         finally:
             up.cancel()
@@ -229,12 +231,12 @@ class Proxy:
         """What is passed of these bytes, and whether the link is cut after that."""
         begun_at = link.passed[direction] - link.marks[direction]
         if fault.mode == "cut_after":
-            if begun_at + len(data) < fault.bytes:
+            if begun_at + len(data) < fault.n_bytes:
                 return data, False
             self.fired += 1
-            return data[: fault.bytes - begun_at], True
+            return data[: fault.n_bytes - begun_at], True
         if fault.mode == "flip":
-            place = fault.bytes - begun_at
+            place = fault.n_bytes - begun_at
             if not 0 <= place < len(data):
                 return data, False
             self.fired += 1
@@ -253,17 +255,17 @@ class Proxy:
     async def _trickle(
         self, link: Link, direction: Direction, data: bytes, writer: asyncio.StreamWriter, fault: Fault
     ) -> None:
-        size = max(1, fault.bytes // 20)
+        size = max(1, fault.n_bytes // 20)
         for begin in range(0, len(data), size):
             if self._fault_of(link) is not fault:
                 await self._write(link, direction, data[begin:], writer)
                 return
             await self._write(link, direction, data[begin : begin + size], writer)
-            await asyncio.sleep(size / fault.bytes)
+            await asyncio.sleep(size / fault.n_bytes)
 
     async def _write(self, link: Link, direction: Direction, data: bytes, writer: asyncio.StreamWriter) -> None:
         link.passed[direction] += len(data)
-        self.bytes[direction] += len(data)
+        self.passed_bytes[direction] += len(data)
         writer.write(data)
         await writer.drain()
 

@@ -1,0 +1,184 @@
+"""Settings from the environment: parsed once, every problem told at once, no secret ever echoed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processors.contract import Preset
+from safelight.settings import SECTIONS, Settings, SettingsError, load, process_settings, variables
+
+NEEDED = {
+    "SAFELIGHT_POSTGRES_DSN": "postgresql://user:hidden-dsn@db:5432/safelight",
+    "SAFELIGHT_REDIS_URL": "redis://:hidden-redis@cache:6379/0",
+    "SAFELIGHT_S3_ACCESS_KEY": "access",
+    "SAFELIGHT_S3_SECRET_KEY": "hidden-secret",
+}
+
+
+def read(**more: str) -> Settings:
+    return load(NEEDED | {f"SAFELIGHT_{name.upper()}": text for name, text in more.items()})
+
+
+def problems(**more: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        read(**more)
+    return caught.value.problems
+
+
+def test_four_settings_are_enough() -> None:
+    """With the addresses and keys given, everything else has its default."""
+    found = read()
+    assert found.storage.postgres_dsn == NEEDED["SAFELIGHT_POSTGRES_DSN"]
+    assert (found.jobs.lease_seconds, found.gateway.http_port) == (30, 8080)
+    assert [preset.name for preset in found.jobs.presets] == ["thumb", "preview"]
+
+
+def test_every_missing_setting_is_named() -> None:
+    """An empty environment names all that must be set, each with what it is."""
+    with pytest.raises(SettingsError) as caught:
+        load({})
+    assert [problem.split()[0] for problem in caught.value.problems] == [
+        "SAFELIGHT_POSTGRES_DSN",
+        "SAFELIGHT_S3_ACCESS_KEY",
+        "SAFELIGHT_S3_SECRET_KEY",
+        "SAFELIGHT_REDIS_URL",
+    ]
+
+
+def test_all_problems_are_told_at_once() -> None:
+    """Wrong values of several sections, an unknown name and a contradiction come in one report, one sentence each."""
+    found = problems(
+        postgres_dsn="mysql://db",
+        lease_seconds="soon",
+        http_port="70000",
+        log_format="xml",
+        http_prot="8080",
+        default_bucket="same",
+        derived_bucket="same",
+    )
+    names = ["POSTGRES_DSN", "LEASE_SECONDS", "HTTP_PORT", "LOG_FORMAT", "HTTP_PROT", "DEFAULT_BUCKET"]
+    assert [problem.split()[0] for problem in found] == [f"SAFELIGHT_{name}" for name in names]
+    assert all(problem.endswith((".", "them.")) for problem in found)
+
+
+def test_an_empty_value_is_no_value() -> None:
+    """NAME= and blanks mean the default, as compose files write them."""
+    assert read(lease_seconds="", s3_endpoint="  ").jobs.lease_seconds == 30
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        *(("1000000", 1_000_000), ("512MiB", 512 << 20), ("512MB", 512 << 20), ("512m", 512 << 20), ("2 GiB", 2 << 30)),
+        *(("64k", 64 << 10), ("3g", 3 << 30)),
+    ],
+)
+def test_sizes_have_units(text: str, size_bytes: int) -> None:
+    """Sizes are bytes, or binary multiples in any usual spelling."""
+    assert read(max_upload_bytes=text).gateway.max_upload_bytes == size_bytes
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "1.5MiB", "1 EiB", "MiB", "0x10", "1e6"])
+def test_other_sizes_are_refused(text: str) -> None:
+    """What is no size is quoted, and how one is written is shown."""
+    (problem,) = problems(max_upload_bytes=text)
+    assert repr(text) in problem
+    assert "512MiB" in problem
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1s", "", "0x1"])
+@pytest.mark.parametrize("name", ["lease_seconds", "max_attempts"])
+def test_only_finite_numbers_are_numbers(name: str, text: str) -> None:
+    """NaN and infinity are refused like letters are."""
+    if text:
+        assert len(problems(**{name: text})) == 1
+
+
+def bounded() -> list[tuple[str, Any]]:
+    return [(name, item) for name, item in variables() if item.metadata["minimum"] is not None]
+
+
+@pytest.mark.parametrize(("name", "item"), bounded(), ids=[name for name, _ in bounded()])
+def test_each_bound_holds(name: str, item: dataclasses.Field[Any]) -> None:
+    """Each number takes its minimum and maximum, and refuses what lies beyond, saying the bound."""
+    field = name.removeprefix("SAFELIGHT_").lower()
+    low, high = item.metadata["minimum"], item.metadata["maximum"]
+    step = 1 if "int" in str(item.type) else 0.01
+    for edge in (low, high):
+        found = read(**{field: f"{edge}"})
+        assert field in {f.name for section in SECTIONS for f in dataclasses.fields(getattr(found, section))}
+    for outside in (low - step, high + step):
+        assert len(problems(**{field: f"{outside:.20g}"})) == 1
+
+
+def test_presets_are_read_in_order() -> None:
+    """Presets name their size, format and quality, and their version follows from these."""
+    found = read(presets="thumb:100:webp:70, big:4000:jpeg:95,").jobs.presets
+    assert found == (
+        Preset(name="thumb", max_side_px=100, format="webp", quality=70),
+        Preset(name="big", max_side_px=4000, format="jpeg", quality=95),
+    )
+    assert found[0].version == "webp-100-q70-p1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("thumb", "thumb:100:gif:70", "thumb:0:webp:70", "thumb:10001:webp:70", "thumb:100:webp:0"),
+        *("thumb:100:webp:101", "Thumb:100:webp:70", "../x:100:webp:70", "a/b:100:webp:70", ":100:webp:70"),
+        *("a:1:webp:1,a:2:webp:1", "thumb:100:webp:70;x:1:webp:1"),
+    ],
+)
+def test_other_presets_are_refused(text: str) -> None:
+    """A preset that is malformed, out of bounds, unsafe in a key, or named twice is one problem."""
+    assert len(problems(presets=text)) == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"postgres_dsn": "mysql://user:hidden-dsn@db/x"},
+        {"redis_url": "http://:hidden-redis@cache"},
+        {"postgres_dsn": "hidden-dsn"},
+        {"redis_url": "redis://"},
+    ],
+    ids=repr,
+)
+def test_secrets_are_never_echoed(more: dict[str, str]) -> None:
+    """A wrong URL that holds a password is called set, and not shown."""
+    (problem,) = problems(**more)
+    assert "hidden" not in problem
+    assert "is set, but" in problem
+
+
+def test_the_settings_secret_is_not_in_their_repr() -> None:
+    """Settings that end up in a log or a traceback do not show the secret key."""
+    assert "hidden-secret" not in repr(read())
+
+
+@given(st.dictionaries(st.sampled_from([name for name, _ in variables()]), st.text(max_size=30), max_size=8))
+def test_any_environment_is_settings_or_problems(environ: dict[str, str]) -> None:
+    """Whatever the values, they are parsed or reported: nothing else is raised."""
+    try:
+        found = load(NEEDED | environ)
+    except SettingsError as error:
+        assert error.problems
+    else:
+        assert isinstance(found, Settings)
+
+
+def test_the_process_alone_needs_nothing() -> None:
+    """`safelight up` can read where its data lie before any server is known."""
+    assert process_settings({}).data_dir == ".safelight"
+    with pytest.raises(SettingsError):
+        process_settings({"SAFELIGHT_LOG_LEVEL": "loud"})
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    """Only names that begin like ours are judged."""
+    assert load(NEEDED | {"PATH": "/bin", "SAFELIGHTS": "x", "safelight_x": "y"}).process.log_format == "console"
