@@ -81,10 +81,15 @@ def part_reader(part: BodyPartReader) -> Read:
     return read
 
 
-def check_length(request: web.Request, settings: GatewaySettings) -> None:
-    """Refuse what says itself that it is too long or compressed, before any of it is read."""
+def check_encoding(request: web.Request) -> None:
+    """Refuse a compressed body: it could be a bomb."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Problem("encoding_not_supported", "Send the photo as it is, without Content-Encoding.")
+
+
+def check_length(request: web.Request, settings: GatewaySettings) -> None:
+    """Refuse what says itself that it is too long or compressed, before any of it is read."""
+    check_encoding(request)
     if request.content_length is not None and request.content_length > settings.max_upload_bytes:
         raise _too_large(settings)
 

@@ -200,11 +200,10 @@ class Repairs:
         """Make what lies there the current generation. A photo that was replaced by something else is recorded too: its
         jobs reject it, and nobody is shown the previews of bytes that are gone."""
         finding = "unrecorded_object" if known_etag is None else "unrecorded_generation"
-        head = await self._site.blobs.head(bucket, listed.key)
-        if head.etag != listed.etag:
-            return
         if self._site.dry_run:
-            self.note(finding, "left", bucket, listed.key)
+            head = await self._site.blobs.head(bucket, listed.key)
+            if head.etag == listed.etag:
+                self.note(finding, "left", bucket, listed.key)
             return
         async with self._site.database.transaction() as conn:
             # A deletion holds this lock too, from the storage to its commit.

@@ -94,6 +94,7 @@ async def post_photos(call: Call) -> web.StreamResponse:
     request, context = call.request, call.context
     if request.content_type != "multipart/form-data":
         raise Problem("not_a_form", "Send multipart/form-data, or PUT the bytes to /v1/photos/{bucket}/{key}.")
+    bodies.check_encoding(request)
     bucket = _check_bucket(call.query.get("bucket", context.storage.default_bucket), context)
     assert call.principal is not None
     async with context.limits.upload(), retries.attempt(request, call.principal, context.database) as attempt:

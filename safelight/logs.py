@@ -25,7 +25,12 @@ def configure(settings: ProcessSettings) -> None:
     ]
     as_json = settings.log_format == "json"
     renderer: Any = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # others print local variables, secrets among them
+        )
     )
     tracebacks = [structlog.processors.format_exc_info] if as_json else []
     structlog.configure(
@@ -44,4 +49,6 @@ def configure(settings: ProcessSettings) -> None:
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It writes what strangers sent, headers with keys among it, for every request that is not HTTP.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     logging.getLogger("taskiq.receiver").setLevel(logging.CRITICAL)  # our middleware reports every failure

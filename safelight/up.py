@@ -95,6 +95,8 @@ class Run:
         load(environment | placeholders_for(servers))
         environment |= choose_gateway_ports(self.environ, self.warn)
         grace_seconds = 0.0
+        # Whoever waits for this file must not read the addresses of an earlier run.
+        (data_dir / "connection.json").unlink(missing_ok=True)
         try:
             self.start_servers(servers)
             environment |= settings_of(servers)

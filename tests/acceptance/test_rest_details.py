@@ -137,7 +137,7 @@ def test_head_is_answered_where_get_is(api: Api, photo: dict[str, Any]) -> None:
 
 
 def test_a_retry_with_the_same_key_is_answered_again(stack: Stack, api: Api, bucket: str) -> None:
-    """Same key and body: the first photo, marked as replayed. Another body: 422. One photo is stored."""
+    """Same key and body: the first photo, marked as replayed, at both doors. Another body or address: 422."""
     headers = {"Idempotency-Key": f"k-{bucket}"}
     form = {"file": ("a.jpg", photos.make_jpeg())}
     first = api.post("/v1/photos", params={"bucket": bucket}, files=form, headers=headers)
@@ -151,7 +151,12 @@ def test_a_retry_with_the_same_key_is_answered_again(stack: Stack, api: Api, buc
     assert_problem(refused, 422, "idempotency_key_reused")
     elsewhere = api.request("PUT", f"/v1/photos/{bucket}/a.jpg", data=photos.make_jpeg(), headers=headers)
     assert_problem(elsewhere, 422, "idempotency_key_reused")
-    assert len(stack.list_keys(bucket)) == 1
+    own = {"Idempotency-Key": f"own-{bucket}"}
+    path = f"/v1/photos/{bucket}/b.jpg"
+    one, two = (api.request("PUT", path, data=photos.make_jpeg(), headers=own) for _ in range(2))
+    assert (two.status_code, two.json()["id"]) == (201, one.json()["id"])
+    assert (one.headers.get("Idempotent-Replayed"), two.headers["Idempotent-Replayed"]) == (None, "true")
+    assert len(stack.list_keys(bucket)) == 2
 
 
 def test_twenty_equal_requests_at_once_store_one_photo(stack: Stack, bucket: str) -> None:

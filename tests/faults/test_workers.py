@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -63,8 +64,8 @@ async def now(stack: Stack) -> Any:
 
 
 async def test_row_01_killed_at_every_point(stack: Stack, open_ledger: OpenLedger) -> None:
-    """A worker that is killed at any point of a run, the commit's two sides included, costs its job one lease + 1 s: another
-    worker runs it again, and each effect is there once."""
+    """A worker that is killed at any point of a run, the commit's two sides included, costs its job one lease + 1 s:
+    another worker runs it again, and each effect is there once."""
     armed = ",".join(f"{point}:kill:1" for point in KILL_POINTS if point != "beat.before")
     await stack.start(gateways=1, workers=0)
     victim = stack.launch("worker", failpoint=armed, worker_slots="1")
@@ -80,12 +81,12 @@ async def test_row_01_killed_at_every_point(stack: Stack, open_ledger: OpenLedge
         other.resume()
         assert victim.exit_code == -signal.SIGKILL
         assert victim.hits(point) == 1
-        victim.restart()
         await stack.drain(seconds=15)
+        victim.restart()
         for processor in ("preview", "exif"):
             rows = await attempts(stack, accepted.id, processor)
             assert [row["outcome"] for row in rows][-1] == "ok"
-            for lost, again in zip(rows, rows[1:], strict=False):
+            for lost, again in itertools.pairwise(rows):
                 assert lost["outcome"] == "expired", point
                 assert (again["started_at"] - killed_at).total_seconds() <= LEASE_SECONDS + 1, point
         await victim.ready()
@@ -94,8 +95,8 @@ async def test_row_01_killed_at_every_point(stack: Stack, open_ledger: OpenLedge
 
 
 async def test_row_01_killed_while_it_beats(stack: Stack, open_ledger: OpenLedger) -> None:
-    """A worker that is killed just before it renews its leases is as dead as any other: the job runs again within a lease
-    + 1 s of the last beat, by the worker that comes after it."""
+    """A worker that is killed just before it renews its leases is as dead as any other: the job runs again within a
+    lease + 1 s of the last beat, by the worker that comes after it."""
     await stack.start(gateways=1, workers=0)
     victim = await stack.start_worker(failpoint="child.running:sleep=30:1,beat.before:kill:1", worker_slots="1")
     ledger = open_ledger()
@@ -129,8 +130,8 @@ async def test_row_01_child_killed_in_the_midst_of_a_photo(stack: Stack, open_le
 
 
 async def test_row_02_parent_killed_leaves_no_children(stack: Stack, open_ledger: OpenLedger) -> None:
-    """kill -9 of a worker takes all its decoders with it within 1 s, those at work too; another worker takes over within
-    a lease + 1 s."""
+    """kill -9 of a worker takes all its decoders with it within 1 s, those at work too; another worker takes over
+    within a lease + 1 s."""
     await stack.start(gateways=1, workers=1)
     (victim,) = stack.workers
     children = victim.freeze_children()
@@ -182,8 +183,8 @@ async def rate(stack: Stack, ledger: Ledger) -> float:
 
 
 async def test_row_04_told_to_stop(stack: Stack, open_ledger: OpenLedger) -> None:
-    """SIGTERM: an idle worker is gone within 2 s; a busy one finishes its job first; one whose decoder is blocked gives its
-    job back, unspent, when its grace is over, and another worker runs it without waiting for the lease."""
+    """SIGTERM: an idle worker is gone within 2 s; a busy one finishes its job first; one whose decoder is blocked
+    gives its job back, unspent, when its grace is over, and another worker runs it without waiting for the lease."""
     await stack.start(gateways=1, workers=1, lease_seconds="60")
     ledger = open_ledger()
     (idle,) = stack.workers
@@ -230,8 +231,8 @@ async def test_row_04_killed_while_it_stops(stack: Stack, open_ledger: OpenLedge
 
 
 async def test_row_05_frozen_longer_than_its_lease(stack: Stack, open_ledger: OpenLedger) -> None:
-    """A worker that freezes between the put and the commit loses its job to another one; thawed, it is fenced off, and the
-    effect is there once."""
+    """A worker that freezes between the put and the commit loses its job to another one; thawed, it is fenced off,
+    and the effect is there once."""
     await stack.start(gateways=1, workers=0)
     frozen = await stack.start_worker(failpoint="artifact.put_after:stop:1")
     ledger = open_ledger()
@@ -261,7 +262,8 @@ def fenced(worker: Program) -> int:
 
 
 async def test_row_24_poison_photo(stack: Stack, open_ledger: OpenLedger, tmp_path: Path) -> None:
-    """A processor that segfaults each time makes its job dead after three crashes; worker and neighbours are unharmed."""
+    """A processor that segfaults each time makes its job dead after three crashes; worker and neighbours are
+    unharmed."""
     python = make_python_with_processors(tmp_path / "python", ["segfault"])
     stack.processors = (*stack.processors, "segfault")
     gateway, worker = (stack.launch(kind, python=python) for kind in ("gateway", "worker"))
@@ -279,8 +281,8 @@ async def test_row_24_poison_photo(stack: Stack, open_ledger: OpenLedger, tmp_pa
 
 
 async def test_row_28_child_taken_over(stack: Stack, open_ledger: OpenLedger, tmp_path: Path) -> None:
-    """Children that send junk, announce a huge frame, never answer, or fork and stay are killed with all they started and
-    replaced; their jobs die after three crashes, and the worker goes on with sound photos."""
+    """Children that send junk, announce a huge frame, never answer, or fork and stay are killed with all they started
+    and replaced; their jobs die after three crashes, and the worker goes on with sound photos."""
     evil = ("junk", "huge", "hang", "fork")
     python = make_python_with_processors(tmp_path / "python", evil)
     stack.processors = (*stack.processors, *evil)
@@ -306,8 +308,8 @@ async def test_row_28_child_taken_over(stack: Stack, open_ledger: OpenLedger, tm
 async def test_row_30_worker_with_a_wrong_clock(
     stack: Stack, open_ledger: OpenLedger, tmp_path: Path, shift_seconds: float
 ) -> None:
-    """A worker whose clock is an hour off neither takes the running job of another nor loses its own: only the database's
-    clock counts."""
+    """A worker whose clock is an hour off neither takes the running job of another nor loses its own: only the
+    database's clock counts."""
     python = make_python_with_clock(tmp_path / "python", shift_seconds=shift_seconds)
     await stack.start(gateways=1, workers=0)
     hold = f"claim.after:sleep={LEASE_SECONDS * 1.5}:1"
@@ -326,8 +328,8 @@ async def test_row_30_worker_with_a_wrong_clock(
 
 
 async def test_row_31_old_worker_meets_a_new_processor(stack: Stack, open_ledger: OpenLedger, tmp_path: Path) -> None:
-    """A job of a processor that the running worker does not know, or only in an older version, waits untouched for a worker
-    that does; the others are done meanwhile."""
+    """A job of a processor that the running worker does not know, or only in an older version, waits untouched for a
+    worker that does; the others are done meanwhile."""
     python = make_python_with_processors(tmp_path / "python", ["echo"])
     stack.processors = (*stack.processors, "echo")
     gateway = stack.launch("gateway", python=python)
@@ -384,8 +386,8 @@ async def test_row_33_scaled_up_and_down(stack: Stack, open_ledger: OpenLedger) 
 
 
 async def test_row_39_dispatchers_killed_at_their_points(stack: Stack, open_ledger: OpenLedger) -> None:
-    """A gateway that dies after it marked a job as sent, or after it took one back, delays the job by a redispatch + 1 s:
-    any other process goes on with it."""
+    """A gateway that dies after it marked a job as sent, or after it took one back, delays the job by a redispatch +
+    1 s: any other process goes on with it."""
     await stack.start(gateways=0, workers=1)
     gateway = await stack.start_gateway(failpoint="mark.after:kill:1,reap.after:kill:1")
     ledger = open_ledger()
@@ -419,8 +421,8 @@ async def test_row_39_dispatchers_killed_at_their_points(stack: Stack, open_ledg
 
 
 async def test_row_39_background_work_outlives_unforeseen_errors(stack: Stack, open_ledger: OpenLedger) -> None:
-    """An error that nobody foresaw in a heartbeat or in a round of dispatching costs that turn alone: a job of two leases'
-    length keeps its lease, and later jobs are sent."""
+    """An error that nobody foresaw in a heartbeat or in a round of dispatching costs that turn alone: a job of two
+    leases' length keeps its lease, and later jobs are sent."""
     await stack.start(gateways=1, workers=0, failpoint="mark.after:raise:1")
     hold = f"beat.before:raise:1,child.running:sleep={LEASE_SECONDS * 2}:1"
     worker = await stack.start_worker(failpoint=hold, poll_seconds="60")

@@ -26,7 +26,7 @@ class Program:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=child_setup(signal.SIGKILL, "same"),
+                preexec_fn=child_setup(signal.SIGKILL, "same"),  # noqa: PLW1509
             )
 
     @property

@@ -128,8 +128,8 @@ async def test_ranges_are_read_in_pieces(s3: tuple[Blobs, str]) -> None:
 async def test_streams_of_any_length_are_stored_whole(
     s3: tuple[Blobs, str], memory: WatchedBudget, size_bytes: int, stated: bool
 ) -> None:
-    """At each size around a part's, the object has the bytes, the hash and the size of the stream, and memory stays within
-    the parts in flight."""
+    """At each size around a part's, the object has the stream's bytes, hash and size, and memory stays within the
+    parts in flight."""
     blobs, bucket = s3
     data = random.Random(size_bytes).randbytes(size_bytes)
     written = await blobs.store(
@@ -238,7 +238,7 @@ async def test_a_bucket_is_there_once_it_was_made(s3: tuple[Blobs, str]) -> None
 
 @pytest.mark.parametrize("size_bytes", [10, PART_BYTES + 1])
 async def test_a_missing_bucket_is_named_as_such(moto: S3Backend, memory: WatchedBudget, size_bytes: int) -> None:
-    """Where the server refuses to write into a bucket that does not exist, NoSuchBucket is raised (SeaweedFS makes it)."""
+    """Where the server refuses to write into a missing bucket, NoSuchBucket is raised (SeaweedFS makes one)."""
     async with Blobs(storage_settings("unused", moto)) as blobs:
         source = pieces_of(bytes(size_bytes))
         with pytest.raises(NoSuchBucket):

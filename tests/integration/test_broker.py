@@ -1,4 +1,4 @@
-"""The road to Redis on a real Valkey that is flushed, killed, frozen and lied to. Losing it may cost time, never a job."""
+"""The road to Redis on a real Valkey that is flushed, killed, frozen and lied to. Losing it costs time, never a job."""
 
 from __future__ import annotations
 

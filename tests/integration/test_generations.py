@@ -85,8 +85,8 @@ async def test_bytes_that_come_back_are_a_new_generation(database: Database) -> 
 async def test_a_late_finisher_of_an_old_generation_heals_the_current_one(
     database: Database, state_of_current: str
 ) -> None:
-    """A late writer may have overwritten the current preview, so the current job runs once more, whatever its state; the
-    old generation leaves no artifact rows."""
+    """A late writer may have overwritten the current preview, so the current job runs once more, whatever its state;
+    the old generation leaves no artifact rows."""
     old, old_jobs = await add_photo(database, etag="ea")
     late = await take(database, old_jobs["preview"])
     new, new_jobs = await add_photo(database, etag="eb")
@@ -221,7 +221,7 @@ async def test_the_status_follows_from_the_jobs(database: Database, endings: tup
         async with database.connection() as conn:
             await conn.execute(
                 """
-                update job set state = $2, outcome = $3, finished_at = $4::float8 * interval '1 s' + 'epoch'::timestamptz,
+                update job set state = $2, outcome = $3, finished_at = to_timestamp($4::float8),
                                error_code = 'malformed', error = '{"code": "malformed", "detail": "It is broken."}'
                 where id = $1
                 """,

@@ -1,4 +1,4 @@
-"""The job state machine against a model of it: random sequences of everything that workers, reapers, clocks and people do.
+"""The job state machine against a model of it: random sequences of all that workers, reapers, clocks and people do.
 
 Time is moved by moving the rows, so the statements under test are the real ones with the real clock.
 """
@@ -222,7 +222,7 @@ class Jobs(RuleBasedStateMachine):
 
 
 def test_random_histories_agree_with_the_model(postgres_dsn: str) -> None:
-    """Whatever workers, reapers, the clock and people do in whatever order, rows, attempts and audit are as modelled."""
+    """Whatever workers, reapers, the clock and people do, in any order, rows, attempts and audit are as modelled."""
     machine = type("Machine", (Jobs,), {"dsn": postgres_dsn})
     run_state_machine_as_test(
         machine,

@@ -48,7 +48,13 @@ def site(
         postgres_dsn, s3_backend, default_bucket=f"{bucket_prefix}-photos", derived_bucket=f"{bucket_prefix}-derived"
     )
     settings = GatewaySettings(reconcile_grace_seconds=0, reconcile_window_keys=10)
-    return Site(database=database, blobs=blobs, settings=settings, jobs=job_settings(redis_url), storage=storage)
+    return Site(
+        database=database,
+        blobs=blobs,
+        settings=settings,
+        jobs=job_settings(redis_url, redispatch_seconds=600),
+        storage=storage,
+    )
 
 
 def with_settings(site: Site, **settings: Any) -> Site:
@@ -513,17 +519,15 @@ async def test_memory_does_not_grow_with_the_number_of_keys(site: Site) -> None:
 
     await asyncio.gather(*(put_one(name) for name in names))
     bucket = site.storage.default_bucket
-    await reconcile(site, bucket=bucket, prefix="few/")  # what is cached at first use is not counted
     peaks: dict[str, int] = {}
-    for prefix in ("few/", "many/", ""):
+    for prefix in ("few/000", "few/", "many/"):  # the first one fills caches
         tracemalloc.start()
         found = await reconcile(site, bucket=bucket, prefix=prefix)
         peaks[prefix] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert found == ({"unrecorded_object": {"repaired": 2700}} if prefix == "many/" else {})
+        assert found["unrecorded_object"] == {"repaired": {"few/000": 10, "few/": 290, "many/": 2700}[prefix]}
     assert await value(site.database, "select count(*) from object") == 3000
-    assert peaks["many/"] < 2 * peaks["few/"] + (1 << 20), peaks
-    assert peaks[""] < 2 * peaks["few/"] + (1 << 20), peaks
+    assert peaks["many/"] < 1.5 * peaks["few/"], peaks
 
 
 async def test_it_is_safe_beside_uploads_and_deletions(site: Site) -> None:

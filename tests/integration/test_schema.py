@@ -34,7 +34,7 @@ async def migrate(dsn: str) -> tuple[int | None, str]:
 
 
 async def test_four_processes_migrate_at_once(empty_dsn: str) -> None:
-    """Four `safelight migrate` on an empty database at the same time all succeed, and so does a fifth that keeps rows."""
+    """Four `safelight migrate` on an empty database at the same time all succeed; so does a fifth, and keeps rows."""
     done = await asyncio.gather(*(migrate(empty_dsn) for _ in range(4)))
     assert done == [(0, "The schema is at version 1.\n")] * 4
     await execute(

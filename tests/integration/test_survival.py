@@ -1,4 +1,4 @@
-"""The promise of the whole: nothing that was accepted is lost, and every effect happens once, whatever dies meanwhile."""
+"""The promise of the whole: nothing accepted is lost, and every effect happens once, whatever dies meanwhile."""
 
 from __future__ import annotations
 
@@ -64,9 +64,13 @@ async def make_key(database: Database) -> str:
     return credential.token
 
 
+def read_address(ports: Path) -> str:
+    return str(json.loads(ports.read_text())["http_url"]) if ports.exists() else ""
+
+
 async def address(ports: Path) -> str:
     async def written() -> str:
-        return json.loads(ports.read_text())["http_url"] if ports.exists() else ""
+        return read_address(ports)
 
     url = await until(written, seconds=20, what="the gateway listens")
     async with aiohttp.ClientSession(url) as session:
@@ -112,8 +116,8 @@ async def destroy(
     chance: random.Random,
     permits: asyncio.Semaphore,
 ) -> list[tuple[int, int, datetime]]:
-    """Permit some uploads, kill a worker in the midst of a job, and start another in its place, KILLS times; flush Valkey
-    meanwhile. Returns (job, token, when) of the runs that were cut off."""
+    """Permit some uploads, kill a worker in the midst of a job and start another in its place, KILLS times; flush
+    Valkey meanwhile. Returns (job, token, when) of the runs that were cut off."""
     cut: list[tuple[int, int, datetime]] = []
     for number in range(KILLS):
         for _ in range(PHOTOS // KILLS):
@@ -176,8 +180,8 @@ async def check_artifacts(database: Database, blobs: Blobs, bucket_prefix: str) 
 
 
 async def check_reruns(database: Database, cut: list[tuple[int, int, datetime]]) -> None:
-    """The runs that a kill cut off were declared lost within lease + 1 s, and their jobs ran again. A run whose result was
-    committed in the instant of the kill was not cut off."""
+    """The runs that a kill cut off were declared lost within lease + 1 s, and their jobs ran again. A run whose result
+    was committed in the instant of the kill was not cut off."""
     lost = 0
     for job_id, token, at in cut:
         (row,) = await fetch(

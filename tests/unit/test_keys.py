@@ -83,7 +83,7 @@ def test_artifact_keys_can_always_be_stored(bucket: str, source: str, preset: st
 
 @given(st.text())
 def test_a_safe_filename_is_a_key_of_its_own(name: str) -> None:
-    """Whatever a client calls its file, what is kept of it fits a key, is one part of it, and is kept the same again."""
+    """Whatever a client calls its file, what is kept of it fits a key, is one part of it, and stays the same."""
     safe = keys.safe_filename(name)
     if safe is None:
         return

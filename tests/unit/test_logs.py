@@ -38,7 +38,7 @@ def run(form: str, level: str) -> list[str]:
 
 
 def test_json_lines_are_one_object_each() -> None:
-    """In production every line, a library's and one with a traceback too, is one JSON object with time, level and event."""
+    """In production every line, a library's or one with a traceback, is one JSON object with time, level and event."""
     lines = [json.loads(line) for line in run("json", "info")]
     assert [line["event"] for line in lines] == ["an.event", "an.error", "a library's warning"]
     assert [line["level"] for line in lines] == ["info", "error", "warning"]

@@ -86,8 +86,8 @@ async def test_a_cancel_in_the_moment_of_the_turn_loses_nothing() -> None:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 1 << 32), total_bytes=st.integers(1, 50))
 def test_nothing_leaks_whatever_is_cancelled(seed: int, total_bytes: int) -> None:
-    """Fifty tasks that take, hold, give back and are cancelled at random never have more than there is, and leave all of
-    it."""
+    """Fifty tasks that take, hold, give back and are cancelled at random never have more than there is, and leave it
+    all."""
 
     async def run() -> None:
         chance = random.Random(seed)

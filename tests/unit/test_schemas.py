@@ -42,12 +42,9 @@ def cursors_of_strangers() -> st.SearchStrategy[str]:
 def test_garbage_is_no_cursor(cursor: str) -> None:
     """Whatever a stranger sends as a cursor is refused as a parameter, or means something that we could have sent."""
     for schema, kind in ((PHOTOS, tuple), (JOBS, int)):
-        try:
-            found = schema.load({"cursor": cursor})["cursor"]
-        except ValidationError as error:
-            assert set(error.normalized_messages()) == {"cursor"}
-        else:
-            assert isinstance(found, kind)
+        refused = schema.validate({"cursor": cursor})
+        assert set(refused) <= {"cursor"}
+        assert refused or isinstance(schema.load({"cursor": cursor})["cursor"], kind)
 
 
 @pytest.mark.parametrize("text", ["-1", str(2**63), "1_0", " 1", "\u0661", "9" * 5000])

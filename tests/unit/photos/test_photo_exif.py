@@ -96,9 +96,7 @@ def test_an_offset_gives_utc(offset: str, utc: str) -> None:
     assert facts["taken_at_sources"]["offset"] == "EXIF OffsetTimeOriginal"
 
 
-@pytest.mark.parametrize(
-    ("hours", "late", "known"), [(2, 7, True), (5.75, 90, True), (2, 400, True), (30, 0, False)]
-)
+@pytest.mark.parametrize(("hours", "late", "known"), [(2, 7, True), (5.75, 90, True), (2, 400, True), (30, 0, False)])
 def test_gps_time_gives_utc_where_it_is_plausible(hours: float, late: int, known: bool) -> None:
     """GPS time is UTC, a fix of another day is not believed, and no offset is guessed from it."""
     gps = Gps(time=photos.gps_moment("2021-06-05T14:03:02", hours, late))
