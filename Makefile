@@ -50,8 +50,9 @@ check: .venv/.dev ## ruff, mypy and the import rules first, then all tests
 	$(python) -m pytest --ignore=tests/quality
 
 .PHONY: chaos
-chaos: .venv/.dev ## The fault tests: kill, cut, fill and freeze everything (ARGS="-k row_08" chooses, SEED=n repeats)
-	@$(python) -m pytest tests/faults $(ARGS)
+chaos: .venv/.dev ## The fault tests (ARGS="-k row_08" chooses, SEED=n repeats); SECONDS=60: a random run of faults instead
+	@$(if $(SECONDS),$(python) -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)),\
+		$(python) -m pytest tests/faults $(ARGS))
 
 .PHONY: bench
 bench: .venv/.dev ## Measure: every script in benchmarks/

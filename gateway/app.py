@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOUSEKEEPING_SECONDS = 10.0
+_BACKGROUND_END_SECONDS = 2.0
 _IDEMPOTENCY_HOURS = 24.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -105,7 +106,8 @@ async def open_context(
         finally:
             for task in background:
                 task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            # Not gather: a statement that a frozen Postgres never answers does not end when it is cancelled.
+            await asyncio.wait(background, timeout=_BACKGROUND_END_SECONDS)
             await limits.close()
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(1):
@@ -128,8 +130,7 @@ async def serve(
         auto_decompress=False,  # a compressed body could be a bomb
         keepalive_timeout=30,
         max_headers=64,
-        max_line_size=32
-        << 10,  # a key of 1,024 characters may be 12 kB in a URL; what is wrong with it is told in JSON
+        max_line_size=32 << 10,  # a key of 1,024 characters may be 12 kB in a URL
         lingering_time=2,
         read_bufsize=32 << 10,  # an upload that waits for its turn holds little
         shutdown_timeout=jobs.grace_seconds,
@@ -215,9 +216,13 @@ async def _keep_uploads(context: Context) -> None:
     """Say that this gateway's multipart uploads are alive. Apart from the housekeeping, which can take longer than the
     minute after which uploads count as dangling, and which an outage of the storage cuts short."""
     while True:
-        with contextlib.suppress(DatabaseUnavailable):
+        try:
             async with context.database.connection() as conn:
                 await multiparts.refresh(conn, context.gateway_id)
+        except DatabaseUnavailable:
+            pass
+        except Exception:
+            log.exception("uploads.unkept", message="Uploads could not be said to be alive; the next turn follows.")
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 

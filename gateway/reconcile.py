@@ -109,6 +109,8 @@ async def keep_reconciling(site: Site, count: Callable[[Tally], None]) -> None:
             await take_turn(site, tally)
         except UNAVAILABLE as error:
             log.debug("reconcile.skipped", message="Something needed is away.", error=repr(error))
+        except Exception:
+            log.exception("reconcile.failed", message="A turn of reconciling failed; the next one follows.")
         finally:
             count(tally)
 

@@ -63,6 +63,7 @@ class Broker(RedisStreamBroker):
         self._poll_seconds = settings.poll_seconds
         self._stale_ms = int(settings.redispatch_seconds * 3000)
         self.down_since: float | None = None
+        self._down_kinds: set[str] = set()  # reasons already logged since then
 
     async def startup(self) -> None:
         """Like taskiq's, but Redis may be away."""
@@ -205,14 +206,17 @@ class Broker(RedisStreamBroker):
         return redis.Redis(connection_pool=self.connection_pool)
 
     def _note_down(self, error: BaseException) -> None:
-        if self.down_since is None:
-            self.down_since = time.time()
-            log.warning("dependency.down", message="Redis cannot be used.", dependency="redis", error=repr(error))
+        self.down_since = self.down_since or time.time()
+        why = error.__cause__ or error  # taskiq hides what Redis said in a SendTaskError
+        if (kind := type(why).__name__) not in self._down_kinds:  # each reason once: it may change while Redis is away
+            self._down_kinds.add(kind)
+            log.warning("dependency.down", message="Redis cannot be used.", dependency="redis", error=f"{kind}: {why}")
 
     def _note_up(self) -> None:
         if self.down_since is not None:
             log.info("dependency.up", message="Redis is back.", dependency="redis")
             self.down_since = None
+            self._down_kinds.clear()
 
 
 async def _nothing() -> None:

@@ -21,9 +21,10 @@ from processors.retry import Corrupted, JobFailed
 from processors.sandbox.pool import Sandbox
 from processors.settings import JobSettings
 from storage import failpoints, jobs, keys, objects
-from storage.blobs import BlobChanged, Blobs, BlobsUnavailable
+from storage.blobs import BlobChanged, Blobs, BlobsUnavailable, NoSuchBlob
 from storage.database import Connection, Database, DatabaseUnavailable
 from storage.facts import StoredArtifact
+from storage.garbage import Garbage
 from storage.jobs import Claim, Fenced
 from storage.objects import Plan, StoredObject
 
@@ -220,7 +221,13 @@ class Runner:
         ]
         async with self._database.transaction() as conn:
             await objects.lock_key(conn, claim.bucket, claim.key)  # what is found must still be so when it is recorded
-            head = await self._blobs.head(claim.bucket, claim.key)
+            try:
+                head = await self._blobs.head(claim.bucket, claim.key)
+            except NoSuchBlob:
+                if claim.current:
+                    raise
+                await jobs.supersede(conn, claim, leftovers=self._leftovers(claim))
+                return "superseded"
             if claim.current and head.etag == claim.etag:
                 raise BlobsUnavailable("the storage contradicts itself")
             found = StoredObject(
@@ -235,6 +242,18 @@ class Runner:
             await objects.record(conn, found, plans)
             await jobs.supersede(conn, claim)
         return "superseded"
+
+    def _leftovers(self, claim: Claim) -> list[Garbage]:
+        """The previews that an earlier run of this job may have put before its worker died."""
+        if claim.runs == 1:
+            return []
+        return [
+            Garbage(
+                bucket=self._derived_bucket,
+                key=keys.artifact_key(claim.bucket, claim.key, preset.name, preset.extension),
+            )
+            for preset in self._settings.presets
+        ]
 
 
 async def _verify(data: bytes, claim: Claim) -> None:

@@ -3,9 +3,10 @@ production."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -13,6 +14,22 @@ from safelight.settings import ProcessSettings
 
 # Their lines repeat what ours say, or say it once per message.
 _QUIET = ("taskiq", "botocore", "aiobotocore", "boto3", "urllib3", "asyncio", "aiohttp")
+
+
+class _Sink:
+    """Standard error that never fails: a full disk or a closed pipe costs lines, not requests or jobs."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._file.flush()
 
 
 def configure(settings: ProcessSettings) -> None:
@@ -36,7 +53,7 @@ def configure(settings: ProcessSettings) -> None:
     structlog.configure(
         processors=[*shared, *tracebacks, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Sink(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

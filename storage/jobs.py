@@ -15,6 +15,7 @@ from typing import Any
 from storage import facts, objects
 from storage.database import JOB_CHANNEL, Connection
 from storage.facts import StoredArtifact
+from storage.garbage import Garbage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +115,11 @@ async def finish(
     return "ok"
 
 
-async def supersede(conn: Connection, claim: Claim) -> None:
-    """End the job of a generation that is no longer current. Must run in a transaction."""
+async def supersede(conn: Connection, claim: Claim, *, leftovers: Iterable[Garbage] = ()) -> None:
+    """End the job of a generation that is no longer current. `leftovers`: derived objects that its earlier runs may
+    have written, to be deleted where no other generation owns them. Must run in a transaction."""
     await _lock_current(conn, claim)
-    await _supersede(conn, claim, ())
+    await _supersede(conn, claim, tuple(leftovers))
 
 
 async def reject(conn: Connection, claim: Claim, *, code: str, detail: str) -> None:
@@ -310,7 +312,7 @@ async def _end_attempt(conn: Connection, claim: Claim, *, outcome: str, error: M
     )
 
 
-async def _supersede(conn: Connection, claim: Claim, artifacts: tuple[StoredArtifact, ...]) -> None:
+async def _supersede(conn: Connection, claim: Claim, artifacts: Sequence[StoredArtifact | Garbage]) -> None:
     """End a superseded job, ours still or not, and heal what it may have overwritten: artifacts have predictable
     keys, so a late writer of an old generation makes the current generation's job run once more."""
     ours = await conn.fetchval(
@@ -323,6 +325,7 @@ async def _supersede(conn: Connection, claim: Claim, artifacts: tuple[StoredArti
     )
     if ours:
         await _end_attempt(conn, claim, outcome="superseded", error=None)
+        await objects.settle(conn, claim.object_id)  # whoever waits for it need wait no longer
     if not artifacts and claim.runs == 1:
         return  # this job never came so far as to write anything
     current = await conn.fetchval(

@@ -64,10 +64,7 @@ async def lock_key(conn: Connection, bucket: str, key: str) -> None:
 
 async def record_superseded(conn: Connection, stored: StoredObject) -> Recorded:
     """Keep a generation that was overwritten before it could be recorded. It gets no jobs."""
-    await _insert(conn, stored)
-    await conn.execute(
-        "update object set superseded_at = now(), settled_at = now(), status = 'ready' where id = $1", stored.id
-    )
+    await _insert(conn, stored, superseded=True)
     return Recorded(id=stored.id, created=True)
 
 
@@ -197,11 +194,14 @@ async def mark_deleted(conn: Connection, bucket: str, key: str) -> uuid.UUID | N
     return object_id
 
 
-async def _insert(conn: Connection, stored: StoredObject) -> None:
+async def _insert(conn: Connection, stored: StoredObject, *, superseded: bool = False) -> None:
     await conn.execute(
         """
-        insert into object (id, bucket, key, version_id, etag, sha256, size_bytes, content_type, filename)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        insert into object (id, bucket, key, version_id, etag, sha256, size_bytes, content_type, filename,
+                            status, settled_at, superseded_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9,
+                case when $10 then 'ready' else 'processing' end, case when $10 then now() end,
+                case when $10 then now() end)
         """,
         stored.id,
         stored.bucket,
@@ -212,4 +212,5 @@ async def _insert(conn: Connection, stored: StoredObject) -> None:
         stored.size_bytes,
         stored.content_type,
         stored.filename,
+        superseded,
     )

@@ -224,7 +224,8 @@ async def list_previews(
                coalesce(job.state, 'discarded') as job_state
         from artifact join object on object.id = artifact.object_id
              left join job on job.object_id = object.id and job.processor = 'preview'
-        where artifact.bucket = $1 and artifact.key ~>=~ $2 and artifact.key ~>~ $3 and artifact.key ~<~ ($2::text || $5::text)
+        where artifact.bucket = $1 and artifact.key ~>=~ $2 and artifact.key ~>~ $3
+          and artifact.key ~<~ ($2::text || $5::text)
           and {_CURRENT} and object.status <> 'rejected'
         order by artifact.key using ~<~ limit $4
         """,

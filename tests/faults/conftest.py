@@ -5,6 +5,7 @@ Everything runs on one event loop per module, because the proxies live as long a
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Generator
@@ -29,7 +30,7 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents and isinstance(item, pytest.Function):
+        if here in item.path.parents and isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 

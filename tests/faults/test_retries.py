@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import statistics
+import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from processors.contract import Unprocessable
@@ -14,7 +17,6 @@ from processors.sandbox.pool import ChildCrashed, ProcessorFailed
 from processors.settings import JobSettings
 from tests.faults.harness.invariants import check, check_bytes
 from tests.faults.harness.ledger import Ledger
-from tests.faults.harness.programs import Program
 from tests.faults.harness.stack import TIMES, Stack
 from tests.photos import make_jpeg
 
@@ -63,7 +65,7 @@ async def test_row_21_passing_failure(stack: Stack, open_ledger: OpenLedger) -> 
     assert (job["outcome"], job["attempt"], job["crashes"], job["expiries"]) == ("ok", 4, 0, 0)
     rows = await runs(stack, job["id"])
     assert [(row["outcome"], row["error_code"]) for row in rows] == [("retry", "unexpected")] * 3 + [("ok", None)]
-    for number, (failed, again) in enumerate(zip(rows, rows[1:], strict=False), start=1):
+    for number, (failed, again) in enumerate(itertools.pairwise(rows), start=1):
         waited_seconds = (again["started_at"] - failed["ended_at"]).total_seconds()
         # The dispatcher looks twice a second, and a run may wait for a slot.
         assert 0 <= waited_seconds <= min(CAP_SECONDS, BASE_SECONDS * 2**number) + 1
@@ -97,9 +99,11 @@ def test_row_22_no_permanent_failure_is_ever_retried(seed: int) -> None:
     chance = random.Random(seed)
     settings = JobSettings(redis_url="redis://127.0.0.1/0")
     for _ in range(100):
-        counts = {"attempt": chance.randint(1, 7), "max_attempts": 8, "crashes": chance.randint(0, 2)}
-        assert isinstance(decide(Unprocessable("malformed", "It is."), settings=settings, **counts), Reject)
-        assert isinstance(decide(ProcessorFailed("ValueError", ""), settings=settings, **counts), Retry)
+        judge = partial(
+            decide, attempt=chance.randint(1, 7), max_attempts=8, crashes=chance.randint(0, 2), settings=settings
+        )
+        assert isinstance(judge(Unprocessable("malformed", "It is.")), Reject)
+        assert isinstance(judge(ProcessorFailed("ValueError", "")), Retry)
 
 
 async def test_row_22_permanent_failure(stack: Stack, open_ledger: OpenLedger) -> None:
@@ -133,7 +137,7 @@ async def test_row_23_dead_letter_is_replayed_once(stack: Stack, open_ledger: Op
     acts and 19 are told so, it is written down once, and the job succeeds."""
     await stack.start(gateways=2, workers=0, max_attempts="2")
     ledger = open_ledger()
-    accepted, job_id = await make_dead_letter(stack, ledger)
+    ((accepted, job_id),) = await make_dead_letters(stack, ledger, 1)
     status, page = await ledger.get("/v1/jobs?state=dead")
     assert (status, [item["id"] for item in page["jobs"]]) == (200, [job_id])
     status, job = await ledger.get(f"/v1/jobs/{job_id}")
@@ -159,10 +163,13 @@ async def test_row_23_discarded_dead_letter_stays_so(stack: Stack, open_ledger: 
     letter, and cannot be replayed."""
     await stack.start(gateways=2, workers=0, max_attempts="1")
     ledger = open_ledger()
-    accepted, job_id = await make_dead_letter(stack, ledger)
+    (accepted, job_id), (_, other_id) = await make_dead_letters(stack, ledger, 2)
     statuses = await act_at_once(ledger, [(job_id, "discard")] * 20)
     assert sorted(statuses) == [200] + [409] * 19
     assert await act_at_once(ledger, [(job_id, "replay")]) == [409]
+    statuses = await act_at_once(ledger, [(other_id, action) for action in ("discard", "replay") for _ in range(10)])
+    assert sorted(statuses) == [200] + [409] * 19
+    assert await stack.value("select count(*) from job_action where job_id = $1", other_id) == 1
     await stack.start_worker()
     later = await ledger.put()
     assert later is not None
@@ -175,26 +182,21 @@ async def test_row_23_discarded_dead_letter_stays_so(stack: Stack, open_ledger: 
     _, photo = await ledger.get(f"/v1/photos/{accepted}")
     assert photo["status"] == "partial"
 
-    accepted, job_id = await make_dead_letter(stack, ledger)
-    statuses = await act_at_once(ledger, [(job_id, action) for action in ("discard", "replay") for _ in range(10)])
-    assert statuses.count(200) == 1
-    assert await stack.value("select count(*) from job_action where job_id = $1", job_id) == 1
-    assert await check(stack, ledger) == []
 
-
-async def make_dead_letter(stack: Stack, ledger: Ledger) -> tuple[object, int]:
-    """A photo whose preview job has used up its attempts. Ends the workers that run."""
-    for program in stack.workers:
-        await program.stop()
-    broken: Program = await stack.start_worker(failpoint="artifact.put_before:raise")
-    accepted = await ledger.put()
-    assert accepted is not None
+async def make_dead_letters(stack: Stack, ledger: Ledger, count: int) -> list[tuple[uuid.UUID, int]]:
+    """Photos whose preview job has used up its attempts: (photo id, job id). No worker runs afterwards."""
+    broken = await stack.start_worker(failpoint="artifact.put_before:raise")
+    photos = [await ledger.put() for _ in range(count)]
     await stack.drain(seconds=15)
-    assert broken.hits("artifact.put_before") >= 1
+    assert broken.hits("artifact.put_before") >= count
     await broken.stop()
-    job = await preview_job(stack, accepted.id)
-    assert job["state"] == "dead"
-    return accepted.id, job["id"]
+    found = []
+    for accepted in photos:
+        assert accepted is not None
+        job = await preview_job(stack, accepted.id)
+        assert job["state"] == "dead"
+        found.append((accepted.id, job["id"]))
+    return found
 
 
 async def act_at_once(ledger: Ledger, actions: list[tuple[int, str]]) -> list[int]:

@@ -398,18 +398,20 @@ async def test_what_is_no_photo_is_never_stored(
 
 @pytest.mark.parametrize("away", ["none", "postgres", "valkey", "seaweedfs"])
 async def test_the_gateway_stops_whatever_is_away(open_door: Open, servers: Servers, valkey: Valkey, away: str) -> None:
-    """Frozen servers, which answer nothing and refuse nothing, keep the gateway from ending for no longer than 5 s."""
+    """Frozen servers, which answer nothing and refuse nothing, keep the gateway from ending for no longer than 6 s."""
     door = await open_door()
     assert await door.accepts("a.jpg")
     frozen = {"postgres": servers.postgres, "valkey": valkey, "seaweedfs": servers.seaweedfs}.get(away)
     if frozen:
         frozen.suspend()
     began = time.monotonic()
-    await door.client.close()
-    seconds = time.monotonic() - began
-    if frozen:
-        frozen.resume()
-    assert seconds < 5
+    try:
+        async with asyncio.timeout(30):
+            await door.client.close()
+        assert time.monotonic() - began < 6
+    finally:
+        if frozen:
+            frozen.resume()
 
 
 @pytest.mark.parametrize("job_id", ["0", "x", "-1", "1.5", "9" * 19, "0" * 20 + "9" * 30, "9" * 5000, "%00", "\u0661"])

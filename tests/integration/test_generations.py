@@ -152,7 +152,7 @@ async def test_a_rejection_or_burial_of_an_old_generation_says_nothing_of_the_cu
         await in_transaction(database, partial(ending, claim=claim))
         row = await job(database, ids["preview"])
         assert (row["state"], row["outcome"]) == ("done", "superseded")
-        assert [(await photo(database, item))["status"] for item in (old, new)] == ["processing", "processing"]
+        assert [(await photo(database, item))["status"] for item in (old, new)] == ["ready", "processing"]
 
 
 async def test_a_deleted_photos_artifacts_become_garbage(database: Database) -> None:

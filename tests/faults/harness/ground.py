@@ -66,7 +66,9 @@ class Ground:
 @contextlib.asynccontextmanager
 async def open_ground(folder: Path) -> AsyncIterator[Ground]:
     """Start the servers and the proxies; kill them at the end."""
-    postgres = Postgres(folder / "postgres", durable=False, settings={"log_lock_waits": "on"})
+    # Without fsync a kill loses nothing that was written; with asynchronous commits it would lose what was promised.
+    wanted = {"log_lock_waits": "on", "synchronous_commit": "on"}
+    postgres = Postgres(folder / "postgres", durable=False, settings=wanted)
     valkey = Valkey(folder / "valkey", persistent=False)
     seaweedfs = SeaweedFS(folder / "seaweedfs")
     servers = (postgres, valkey, seaweedfs)

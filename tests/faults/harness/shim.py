@@ -31,9 +31,9 @@ _ETAG = re.compile(rb"(ETag>(?:&#34;|&quot;|\")?)([0-9a-f]+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Spoil:
-    """What is done to requests. Instead of passing them on: `answer` (status and S3 code), `lie` (200 with an <Error> for
-    a body). After the real server has done what it was asked: `delay` by `seconds`, `cut` the answer off, `flip` one bit
-    of the body, change the `etag`, `hold` the answer back until `heal`. `delay` also delays passing on."""
+    """What is done to requests. `delay`: they are passed on so many seconds late. Instead of passing them on: `answer`
+    (status and S3 code), `lie` (200 with an <Error> for a body). After the real server has done what it was asked:
+    `cut` the answer off, `flip` one bit of its body, change its `etag`, `hold` it back until `heal`."""
 
     act: Act
     operations: tuple[str, ...] = ()  # none: any
@@ -87,7 +87,12 @@ class Shim:
         operation = name_operation(request)
         self.seen[operation] += 1
         spoil = self._due(operation, request.path)
-        body = await request.read()
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # what an application would do unasked
+        try:
+            body = await request.content.read()  # read() would refuse more than a megabyte
+        except ConnectionError:
+            return _break(request)  # the client is gone
         if spoil is not None and spoil.act == "answer":
             return _error(spoil.status, spoil.code)
         if spoil is not None and spoil.act == "lie":

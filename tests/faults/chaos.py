@@ -1,0 +1,319 @@
+"""A run of random faults under open-loop load, the same for the same seed: `python -m tests.faults.chaos --seconds 60
+--seed 1`. Every 2.5 s something is killed, frozen, cut or emptied, often several at a time; then all is healed and the
+nine invariants are checked. Exits with 1 where one is violated. Only what it started itself is ever harmed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import asyncpg
+
+from safelight.embedded import Server
+from tests.faults.harness.ground import open_ground
+from tests.faults.harness.invariants import check
+from tests.faults.harness.ledger import Ledger, percentile
+from tests.faults.harness.programs import Program
+from tests.faults.harness.proxy import Fault
+from tests.faults.harness.shim import Shim, Spoil
+from tests.faults.harness.stack import LEASE_SECONDS, Stack, open_stack
+from tests.faults.harness.waiting import until_true
+from tests.photos import make_jpeg
+
+EVERY_SECONDS = 2.5
+RECOVERY_SECONDS = 20.0
+DRAIN_SECONDS = 60.0
+PER_SECOND = 5.0
+RERUN = ("expired", "crashed", "retry", "released", "snoozed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a run came to. `recoveries`: seconds from each fault's end to the next accepted upload, by fault."""
+
+    seed: int
+    faults: Counter[str]
+    recoveries: list[tuple[str, float]]
+    accepted: int
+    refused: int
+    lost: int
+    duplicated: int
+    rerun: Counter[str]
+    fenced: int
+    done_seconds: list[float]  # from acceptance to the last job's end
+    violations: list[str]
+
+    def lines(self) -> list[str]:
+        slowest = max(self.recoveries, key=lambda item: item[1], default=("none", 0.0))
+        p50, p95, p99 = (percentile(self.done_seconds or [0.0], share) for share in (0.5, 0.95, 0.99))
+        return [
+            f"seed {self.seed}; faults: {', '.join(f'{name} {count}' for name, count in sorted(self.faults.items()))}",
+            f"accepted {self.accepted}, lost {self.lost}, duplicated {self.duplicated}; "
+            f"refused and sent again {self.refused}",
+            f"runs again: {', '.join(f'{name} {count}' for name, count in sorted(self.rerun.items())) or 'none'}; "
+            f"fenced off {self.fenced}",
+            f"recovery: median {percentile([item[1] for item in self.recoveries] or [0.0], 0.5):.2f} s, "
+            f"slowest {slowest[1]:.2f} s ({slowest[0]})",
+            f"accepted to done: p50 {p50:.2f} s, p95 {p95:.2f} s, p99 {p99:.2f} s",
+            *(f"VIOLATED {violation}" for violation in self.violations),
+        ]
+
+
+@dataclass(kw_only=True)
+class Run:
+    """The state of one run. `busy`: what is under a fault now, so that no two faults meet on one target."""
+
+    stack: Stack
+    ledger: Ledger
+    shim: Shim
+    dice: random.Random
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    busy: set[str] = field(default_factory=set)
+    faults: Counter[str] = field(default_factory=Counter)
+    recoveries: list[tuple[str, float]] = field(default_factory=list)
+
+    async def lasts(self, seconds: float) -> None:
+        """So long, or until the run is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.over.wait()
+
+    def some(self, kind: str) -> Program:
+        programs = [program for program in self.stack.programs if program.kind == kind]
+        return self.dice.choice(programs)
+
+
+Act = Callable[[Run], Awaitable[None]]
+
+
+async def kill_program(run: Run, kind: str) -> None:
+    program = run.some(kind)
+    if program.exit_code is None:
+        program.kill()
+        program.restart()
+        await program.ready()
+
+
+async def kill_worker(run: Run) -> None:
+    await kill_program(run, "worker")
+
+
+async def kill_gateway(run: Run) -> None:
+    await kill_program(run, "gateway")
+
+
+async def freeze_worker(run: Run) -> None:
+    """Longer than its lease, so that another one takes its jobs over."""
+    program = run.some("worker")
+    program.suspend()
+    await run.lasts(LEASE_SECONDS * 1.5)
+    program.resume()
+
+
+async def flush_redis(run: Run) -> None:
+    await run.stack.redis.flushall()
+
+
+async def kill_server(run: Run, server: Server) -> None:
+    await run.stack.ground.kill(server)
+    await run.lasts(2)
+    await run.stack.ground.restart(server)
+
+
+async def kill_redis(run: Run) -> None:
+    await kill_server(run, run.stack.ground.valkey)
+
+
+async def pause_redis(run: Run) -> None:
+    run.stack.ground.valkey.suspend()
+    await run.lasts(3)
+    run.stack.ground.valkey.resume()
+
+
+async def stop_postgres(run: Run) -> None:
+    """An immediate stop: no goodbye to anyone, and a recovery at the start."""
+    postgres = run.stack.ground.postgres
+    os.kill(postgres.pid, signal.SIGQUIT)
+    await until_true(lambda: not postgres.running, "Postgres has stopped", seconds=10)
+    await run.lasts(1.5)
+    await run.stack.ground.restart(postgres)
+
+
+async def terminate_backends(run: Run) -> None:
+    conn = await asyncpg.connect(run.stack.ground.postgres.dsn_of("postgres"), timeout=5)
+    try:
+        statement = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1"
+        assert await conn.fetchval(statement, run.stack.name) > 0
+    finally:
+        await conn.close(timeout=5)
+
+
+async def kill_s3(run: Run) -> None:
+    await kill_server(run, run.stack.ground.seaweedfs)
+
+
+async def spoil_s3(run: Run) -> None:
+    run.shim.set(Spoil(act="answer", status=503, code="SlowDown"))
+    await run.lasts(2)
+    run.shim.heal()
+
+
+async def delay_s3(run: Run) -> None:
+    run.stack.ground.s3_proxy.set(Fault(mode="latency", seconds=0.3, jitter_seconds=0.3))
+    await run.lasts(2.5)
+    await run.stack.ground.s3_proxy.heal()
+
+
+async def cut_clients(run: Run) -> None:
+    """Uploads that break off in their midst, some after the first part of a multipart upload."""
+    bodies = [make_jpeg(96, 72, size_bytes=size) for size in (200_000, 12 << 20)]
+
+    async def pieces(body: bytes) -> AsyncIterator[bytes]:
+        yield body[: len(body) * 2 // 3]
+        raise ConnectionAbortedError
+
+    for number, body in enumerate(bodies):
+        gateways = run.stack.gateways
+        if gateways:
+            url = f"{run.dice.choice(gateways).url}/v1/photos/{run.stack.bucket}/cut/{number}.jpg"
+            headers = {"Authorization": f"Bearer {run.stack.token}", "Content-Length": str(len(body))}
+            with contextlib.suppress(aiohttp.ClientError, ConnectionError, TimeoutError):
+                async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+                    await session.put(url, data=pieces(body), headers=headers)
+
+
+# By the target that each harms.
+FAULTS: tuple[tuple[str, Act], ...] = (
+    ("worker", kill_worker), ("worker", kill_worker), ("worker", freeze_worker), ("gateway", kill_gateway),
+    ("redis", flush_redis), ("redis", kill_redis), ("redis", pause_redis), ("postgres", stop_postgres),
+    ("postgres", terminate_backends), ("s3", kill_s3), ("s3", spoil_s3), ("s3", delay_s3), ("client", cut_clients),
+)  # fmt: skip
+
+
+async def harm(run: Run, target: str, act: Act) -> None:
+    """One fault and its heal, and how long uploads took to be taken again after it."""
+    name = act.__name__
+    run.faults[name] += 1
+    try:
+        await act(run)
+    finally:
+        run.busy.discard(target)
+    healed_at = time.time()
+
+    def taken() -> bool:
+        return any(item.at - item.last_seconds >= healed_at for item in run.ledger.accepted[-200:])
+
+    if not run.over.is_set():
+        await until_true(lambda: taken() or run.over.is_set(), f"uploads are taken after {name}", seconds=60)
+        run.recoveries.append((name, time.time() - healed_at))
+
+
+async def run_chaos(stack: Stack, ledger: Ledger, *, seconds: float, seed: int) -> Report:
+    """Start two gateways and two workers on an empty stack, harm them for so long, heal, drain, check. The ledger must
+    be patient enough for the longest outage."""
+    upstream = stack.ground.through_proxy(stack.ground.seaweedfs.url, stack.ground.s3_proxy)
+    async with Shim(upstream) as shim:
+        await stack.start(gateways=2, workers=2, s3_endpoint=shim.url)
+        run = Run(stack=stack, ledger=ledger, shim=shim, dice=random.Random(seed))
+        harming: list[asyncio.Task[None]] = []
+        deadline = time.monotonic() + seconds
+        async with ledger.loading(per_second=PER_SECOND):
+            while time.monotonic() < deadline:
+                target, act = run.dice.choice([item for item in FAULTS if item[0] not in run.busy])
+                run.busy.add(target)
+                harming.append(asyncio.create_task(harm(run, target, act)))
+                await run.lasts(EVERY_SECONDS)
+            run.over.set()
+            await asyncio.gather(*harming)
+            await heal(stack)
+        violations = await check(stack, ledger, drain_seconds=DRAIN_SECONDS)
+        return await report(run, seed, violations)
+
+
+async def heal(stack: Stack) -> None:
+    await stack.ground.heal()
+    for program in stack.programs:
+        if program.exit_code is not None:
+            program.restart()
+        program.resume()
+    await asyncio.gather(*(program.ready() for program in stack.programs))
+
+
+async def report(run: Run, seed: int, violations: list[str]) -> Report:
+    stack, ledger = run.stack, run.ledger
+    ids = {item.id for item in ledger.accepted}
+    rows = await stack.fetch(
+        "select id, extract(epoch from settled_at - created_at)::float as seconds from object where id = any($1)",
+        list(ids),
+    )
+    settled = {row["id"]: row["seconds"] for row in rows if row["seconds"] is not None}
+    outcomes = await stack.fetch("select outcome, count(*) from job_attempt where outcome = any($1) group by 1", RERUN)
+    doubled = await stack.value("select count(*) - count(distinct (bucket, key)) from object")
+    violations = [*violations, *broken_promises(run)]
+    return Report(
+        seed=seed,
+        faults=run.faults,
+        recoveries=run.recoveries,
+        accepted=len(ledger.accepted),
+        refused=len(ledger.refused),
+        lost=len(ids - settled.keys()) + sum(violation.startswith("I1") for violation in violations),
+        duplicated=doubled + sum(violation.startswith("I7") for violation in violations),
+        rerun=Counter({row["outcome"]: row["count"] for row in outcomes}),
+        fenced=sum(count_logged(program, ("job.fenced", "job.lost")) for program in stack.programs),
+        done_seconds=sorted(settled.values()),
+        violations=violations,
+    )
+
+
+def broken_promises(run: Run) -> list[str]:
+    """What the invariants do not see: failures that no fault excuses, and recoveries that took too long."""
+    found = [f"a request was answered {item.status} {item.code}" for item in run.ledger.refused if item.status == 500]
+    found += [f"an upload was given up: {key}" for key in run.ledger.given_up]
+    slow = [(name, seconds) for name, seconds in run.recoveries if seconds > RECOVERY_SECONDS]
+    return found + [f"after {name} no upload was taken for {seconds:.1f} s" for name, seconds in slow]
+
+
+def count_logged(program: Program, events: tuple[str, ...]) -> int:
+    """Over all its starts."""
+    count = 0
+    for line in program.log_path.read_text("utf-8", "replace").splitlines():
+        with contextlib.suppress(ValueError):
+            count += json.loads(line).get("event") in events
+    return count
+
+
+async def main(folder: Path, *, seconds: float, seed: int) -> int:
+    print(f"{seconds:g} s of faults, seed {seed}", flush=True)
+    async with open_ground(folder / "ground") as ground, open_stack(ground, folder) as stack:
+        ledger = Ledger(stack, seed=seed, patience_seconds=60)
+        try:
+            found = await run_chaos(stack, ledger, seconds=seconds, seed=seed)
+        finally:
+            await ledger.close()
+        print("\n".join(found.lines()))
+        if found.violations:
+            print(f"kept: {await stack.save('chaos')}")
+    return 1 if found.violations else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Random faults under load; exits with 1 where an invariant breaks.")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="safelight-chaos-") as name:
+        sys.exit(asyncio.run(main(Path(name), seconds=given.seconds, seed=given.seed)))

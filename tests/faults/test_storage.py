@@ -1,0 +1,371 @@
+"""A storage that is down, slow, cut off or lying: nothing is promised that it does not hold, nothing it garbled becomes
+a preview, and all goes on within seconds of its return. And two generations of one key never mix, whoever is late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.faults.harness.invariants import check, list_bucket, list_multiparts
+from tests.faults.harness.ledger import Accepted, Ledger
+from tests.faults.harness.programs import Program
+from tests.faults.harness.proxy import Fault
+from tests.faults.harness.shim import Shim, Spoil
+from tests.faults.harness.stack import Stack
+from tests.faults.harness.waiting import until, until_true
+from tests.photos import make_jpeg
+
+OpenLedger = Callable[..., Ledger]
+HEALED_SECONDS = 5
+
+
+@contextlib.asynccontextmanager
+async def open_shim(stack: Stack) -> AsyncIterator[Shim]:
+    async with Shim(stack.ground.seaweedfs.url) as shim:
+        yield shim
+
+
+def large_photo() -> bytes:
+    """Sent as a multipart upload of three parts."""
+    return make_jpeg(96, 72, size_bytes=12 << 20)
+
+
+async def runs(stack: Stack, photo_id: object) -> dict[str, list[Any]]:
+    """How the runs of each of the photo's jobs ended, in order, by processor."""
+    rows = await stack.fetch(
+        """
+        select job.processor, array_agg(job_attempt.outcome order by job_attempt.token) as outcomes
+        from job left join job_attempt on job_attempt.job_id = job.id where object_id = $1 group by job.processor
+        """,
+        photo_id,
+    )
+    return {row["processor"]: row["outcomes"] for row in rows}
+
+
+async def put_while_workers_rest(stack: Stack, ledger: Ledger) -> Accepted:
+    """A photo whose jobs wait: the workers are suspended, and stay so."""
+    for worker in stack.workers:
+        worker.suspend()
+    accepted = await ledger.put()
+    assert accepted is not None
+    return accepted
+
+
+def wake_workers(stack: Stack) -> None:
+    for worker in stack.workers:
+        worker.resume()
+
+
+async def refuse_one(stack: Stack, ledger: Ledger, body: bytes | None = None) -> None:
+    """An upload that fails now is answered 503 with Retry-After, and nothing of it is recorded."""
+    known = await stack.value("select count(*) from object")
+    assert await ledger.put(body, patience_seconds=0) is None
+    refused = ledger.refused[-1]
+    assert (refused.status, refused.code) == (503, "storage_unavailable")
+    assert refused.retry_after is not None
+    assert await stack.value("select count(*) from object") == known
+
+
+async def assert_snoozed_until_healed(stack: Stack, ledger: Ledger, waiting: Accepted) -> None:
+    """The waiting jobs were only put off, at no cost, and ended within 5 s of the storage's return."""
+    await stack.drain(seconds=HEALED_SECONDS)
+    for outcomes in (await runs(stack, waiting.id)).values():
+        assert outcomes[-1] == "ok"
+        assert set(outcomes[:-1]) == {"snoozed"}
+    assert await stack.value("select max(attempt) + max(crashes) from job") == 1
+    assert await ledger.put(patience_seconds=HEALED_SECONDS) is not None
+    assert await check(stack, ledger) == []
+
+
+async def snoozed(stack: Stack, photo_id: object) -> None:
+    """Wait until each job of the photo has been put off."""
+
+    async def each_was() -> bool:
+        return all("snoozed" in outcomes for outcomes in (await runs(stack, photo_id)).values())
+
+    await until(each_was, "the jobs were put off", seconds=20)
+
+
+async def test_row_18_storage_down(stack: Stack, open_ledger: OpenLedger) -> None:
+    """While S3 is down uploads get 503 with Retry-After and readyz says so; jobs are put off at no cost. 5 s after its
+    return all are done, by the same processes."""
+    await stack.start(gateways=1, workers=1)
+    ledger = open_ledger()
+    waiting = await put_while_workers_rest(stack, ledger)
+    await stack.ground.kill(stack.ground.seaweedfs)
+    wake_workers(stack)
+    await snoozed(stack, waiting.id)
+    await refuse_one(stack, ledger)
+    await refuse_one(stack, ledger, large_photo())
+    status, ready = await ledger.get("/readyz")
+    assert (status, ready["dependencies"]["s3"]["up"]) == (503, False)
+    assert ready["dependencies"]["postgres"]["up"]
+    pids = [program.pid for program in stack.programs]
+    await stack.ground.restart(stack.ground.seaweedfs)
+    await assert_snoozed_until_healed(stack, ledger, waiting)
+    assert [program.pid for program in stack.programs if program.exit_code is None] == pids
+
+
+TROUBLES = {
+    "error 500": Spoil(act="answer", status=500),
+    "503 SlowDown": Spoil(act="answer", status=503, code="SlowDown"),
+    "10 s of latency": Spoil(act="delay", seconds=10),
+    "a reset after each request": Spoil(act="cut"),
+}
+
+
+async def test_row_18_storage_in_trouble(stack: Stack, open_ledger: OpenLedger) -> None:
+    """A storage that answers 500 or SlowDown, answers too late, or breaks every connection is as good as down: 503,
+    jobs put off at no cost, healed within 5 s."""
+    async with open_shim(stack) as shim:
+        await stack.start(gateways=1, workers=1, s3_endpoint=shim.url, s3_read_timeout_seconds="1")
+        ledger = open_ledger()
+        for what, spoil in TROUBLES.items():
+            waiting = await put_while_workers_rest(stack, ledger)
+            shim.set(spoil)
+            wake_workers(stack)
+            await snoozed(stack, waiting.id)
+            await refuse_one(stack, ledger)
+            await refuse_one(stack, ledger, large_photo())
+            assert shim.fired >= 4, what
+            shim.heal()
+            await assert_snoozed_until_healed(stack, ledger, waiting)
+
+
+async def test_row_18_reset_in_the_midst_of_a_part(stack: Stack, open_ledger: OpenLedger) -> None:
+    """Connections that break 2 MiB into every part: 503, the multipart upload is aborted, nothing is recorded; the
+    retry after the heal makes one photo."""
+    await stack.start(gateways=1, workers=1)
+    ledger = open_ledger()
+    stack.ground.s3_proxy.set(Fault(mode="cut_after", n_bytes=2 << 20, direction="up", times=None))
+    body, idempotency_key = large_photo(), "reset-mid-part"
+    assert await ledger.put(body, key="large.jpg", idempotency_key=idempotency_key, patience_seconds=0) is None
+    assert stack.ground.s3_proxy.fired >= 2
+    assert (ledger.refused[-1].status, ledger.refused[-1].code) == (503, "storage_unavailable")
+    assert await list_multiparts(stack) == []
+    assert await stack.value("select (select count(*) from object) + (select count(*) from multipart)") == 0
+    await stack.ground.s3_proxy.heal()
+    assert await ledger.put(body, key="large.jpg", idempotency_key=idempotency_key) is not None
+    assert await check(stack, ledger) == []
+    assert await stack.value("select count(*) from object") == 1
+
+
+async def test_row_18_lying_complete(stack: Stack, open_ledger: OpenLedger) -> None:
+    """200 with an <Error> for a body, S3's way of failing late, is a failure: 503, aborted, nothing recorded."""
+    async with open_shim(stack) as shim:
+        await stack.start(gateways=1, workers=1, s3_endpoint=shim.url)
+        ledger = open_ledger()
+        shim.set(Spoil(act="lie", operations=("CompleteMultipartUpload",)))
+        await refuse_one(stack, ledger, large_photo())
+        assert shim.fired >= 1
+        assert shim.seen["AbortMultipartUpload"] >= 1
+        assert await list_multiparts(stack) == []
+        assert await list_bucket(stack, stack.bucket) == {}
+        shim.heal()
+        assert await ledger.put(large_photo()) is not None
+        assert await check(stack, ledger) == []
+
+
+async def test_row_18_wrong_etag(stack: Stack, open_ledger: OpenLedger) -> None:
+    """A PUT whose answer names another ETag than the object has: the job finds that its generation is not what lies
+    there, and records what does. The photo has its previews, and no byte is wrong."""
+    async with open_shim(stack) as shim:
+        await stack.start(gateways=1, workers=1, s3_endpoint=shim.url)
+        ledger = open_ledger()
+        shim.set(Spoil(act="etag", operations=("PutObject",), within=f"/{stack.bucket}/", times=1))
+        accepted = await ledger.put()
+        assert accepted is not None
+        assert shim.fired == 1
+        await stack.drain(seconds=10)
+        rows = await stack.fetch("select id, etag, superseded_at is null as current, status from object")
+        (current,) = [row for row in rows if row["current"]]
+        assert len(rows) == 2
+        assert current["id"] != accepted.id
+        assert current["status"] == "ready"
+        assert current["etag"] == (await list_bucket(stack, stack.bucket))[accepted.key]
+        assert await check(stack, ledger) == []
+
+
+async def test_row_18_flipped_bit(stack: Stack, open_ledger: OpenLedger) -> None:
+    """One flipped bit in what the storage gives back costs an attempt and never becomes a preview; where every answer
+    is flipped, the job is dead with the code original_corrupted."""
+    async with open_shim(stack) as shim:
+        await stack.start(gateways=1, workers=1, s3_endpoint=shim.url, max_attempts="3")
+        ledger = open_ledger()
+        shim.set(Spoil(act="flip", operations=("GetObject",), within=f"/{stack.bucket}/", times=2))
+        once = await ledger.put()
+        assert once is not None
+        assert await check(stack, ledger) == []
+        assert shim.fired == 2
+        outcomes = (await runs(stack, once.id)).values()
+        assert sorted(outcome for each in outcomes for outcome in each) == ["ok", "ok", "retry", "retry"]
+        codes = await stack.fetch("select distinct error_code from job_attempt where outcome = 'retry'")
+        assert [row["error_code"] for row in codes] == ["original_corrupted"]
+
+        shim.set(Spoil(act="flip", operations=("GetObject",), within=f"/{stack.bucket}/"))
+        always = await ledger.put()
+        assert always is not None
+        assert await check(stack, ledger) == []
+        assert await runs(stack, always.id) == {name: ["retry", "retry", "dead"] for name in stack.processors}
+        rows = await stack.fetch("select * from job where object_id = $1", always.id)
+        assert {(row["state"], row["error_code"]) for row in rows} == {("dead", "original_corrupted")}
+        assert await stack.value("select count(*) from artifact where object_id = $1", always.id) == 0
+
+
+async def test_row_19_reply_lost(stack: Stack, open_ledger: OpenLedger) -> None:
+    """The storage did it and its answer is lost, once or at both tries of ours, of a PUT or of a complete: the client
+    ends with a 2xx, and there is one object, one row, nothing dangling."""
+    async with open_shim(stack) as shim:
+        await stack.start(gateways=1, workers=1, s3_endpoint=shim.url)
+        ledger = open_ledger()
+        for operation, body in (("PutObject", None), ("CompleteMultipartUpload", large_photo())):
+            for times in (1, 2):
+                shim.set(Spoil(act="cut", operations=(operation,), within=f"/{stack.bucket}/", times=times))
+                refused = len(ledger.refused)
+                accepted = await ledger.put(body)
+                assert accepted is not None
+                assert shim.fired == times
+                assert [item.status for item in ledger.refused[refused:]] == [503] * (times - 1)
+                shim.heal()
+        assert await check(stack, ledger) == []
+        assert await stack.value("select count(*) from object") == len(ledger.accepted) == 4
+        assert set(await list_bucket(stack, stack.bucket)) == {item.key for item in ledger.accepted}
+
+
+async def derived_sources(stack: Stack, source: str) -> set[str]:
+    """ETags of the originals that the previews of this key in S3 say they were made of."""
+    keys = [key for key in await list_bucket(stack, stack.derived_bucket) if f"/{source}/" in key]
+    heads = [await stack.blobs.head(stack.derived_bucket, key) for key in keys]
+    return {head.metadata["source-etag"] for head in heads}
+
+
+async def test_row_38_overwritten_while_its_job_runs(stack: Stack, open_ledger: OpenLedger) -> None:
+    """A worker that sits in the midst of a photo while a new one takes its key over and is done, then goes on: its job
+    ends superseded, and every preview is of the new photo. So at each of three points."""
+    points = ("read.after", "artifact.put_before", "artifact.put_after")
+    await stack.start(gateways=1, workers=0, lease_seconds="60")
+    armed = ",".join(f"{point}:stop:1" for point in points)
+    late = stack.launch("worker", failpoint=armed, lease_seconds="60", worker_slots="1")
+    other = stack.launch("worker", lease_seconds="60")
+    await asyncio.gather(late.ready(), other.ready())
+    ledger = open_ledger()
+    for point in points:
+        key = f"{point}.jpg"
+        other.suspend()
+        old = await ledger.put(key=key)
+        assert old is not None
+        await until_true(lambda point=point: late.hits(point) == 1, "the worker stops in the midst", seconds=10)  # type: ignore[misc]
+        other.resume()
+        new = await ledger.put(key=key, wait=20)
+        assert new is not None
+        assert await stack.value("select settled_at is not null from object where id = $1", new.id)
+        late.resume()
+        await stack.drain(seconds=15)
+        assert "superseded" in {outcome for each in (await runs(stack, old.id)).values() for outcome in each}
+        etag = await stack.value("select etag from object where id = $1", new.id)
+        assert await derived_sources(stack, key) == {etag}
+        assert (await list_bucket(stack, stack.bucket))[key] == etag
+    assert await check(stack, ledger) == []
+
+
+async def test_row_38_overwritten_behind_our_back(stack: Stack, open_ledger: OpenLedger) -> None:
+    """Other bytes put straight into S3 before the job reads them: the job records what lies there, ends superseded, and
+    the previews are of what lies there."""
+    await stack.start(gateways=1, workers=1)
+    ledger = open_ledger()
+    old = await put_while_workers_rest(stack, ledger)
+    written = await stack.blobs.put(stack.bucket, old.key, make_jpeg(80, 60), content_type="image/jpeg")
+    wake_workers(stack)
+    assert await check(stack, ledger) == []
+    current = await stack.fetch("select id, etag, status from object where superseded_at is null")
+    assert [(row["etag"], row["status"]) for row in current] == [(written.etag, "ready")]
+    assert await derived_sources(stack, old.key) == {written.etag}
+
+
+@pytest.mark.parametrize("recorded_first", ["first_writer", "second_writer"])
+async def test_row_38_two_writers_of_one_key(stack: Stack, open_ledger: OpenLedger, recorded_first: str) -> None:
+    """Two writers of one key, recorded in the order in which they reached S3 or in the other: the bytes that S3 kept
+    are the current generation, with previews of them; both clients got a 2xx."""
+    async with open_shim(stack) as shim:
+        await stack.start(gateways=0, workers=1)
+        shimmed = await stack.start_gateway(s3_endpoint=shim.url)
+        plain = await stack.start_gateway()
+        ledger = open_ledger()
+        await ledger.put(gateway=plain)
+        shim.set(Spoil(act="hold", operations=("PutObject",), within="same.jpg"))
+        if recorded_first == "second_writer":
+            first = asyncio.create_task(ledger.put(key="same.jpg", gateway=shimmed))
+            await until_true(lambda: shim.held == 1, "the first writer's bytes lie in S3", seconds=10)
+            last = await ledger.put(key="same.jpg", gateway=plain)
+            shim.heal()
+            one = await first
+        else:
+            one, last = await overwrite_before_the_jobs_run(stack, ledger, shim, plain, shimmed)
+        assert one is not None
+        assert last is not None
+        assert one.id != last.id
+        assert await check(stack, ledger) == []
+        (current,) = await stack.fetch(
+            "select id, etag, sha256 from object where key = 'same.jpg' and superseded_at is null"
+        )
+        assert current["sha256"].hex() == last.sha256
+        assert (await list_bucket(stack, stack.bucket))["same.jpg"] == current["etag"]
+        assert await derived_sources(stack, "same.jpg") == {current["etag"]}
+
+
+async def overwrite_before_the_jobs_run(
+    stack: Stack, ledger: Ledger, shim: Shim, first_gateway: Program, second_gateway: Program
+) -> tuple[Accepted | None, Accepted | None]:
+    """The second writer's bytes replace the first one's before its jobs run, and are recorded after they did."""
+    for worker in stack.workers:
+        worker.suspend()
+    one = await ledger.put(key="same.jpg", gateway=first_gateway)
+    assert one is not None
+    second = asyncio.create_task(ledger.put(key="same.jpg", gateway=second_gateway))
+    await until_true(lambda: shim.held == 1, "the second writer's bytes lie in S3", seconds=10)
+    wake_workers(stack)
+
+    async def superseded() -> bool:
+        return bool(await stack.value("select superseded_at is not null from object where id = $1", one.id))
+
+    await until(superseded, "the first one's job found other bytes", seconds=10)
+    await stack.drain(seconds=10)
+    shim.heal()
+    return one, await second
+
+
+@pytest.mark.parametrize(("point", "end"), [("artifact.put_before", "goes_on"), ("artifact.put_after", "killed")])
+async def test_row_38_deleted_while_its_job_runs(stack: Stack, open_ledger: OpenLedger, point: str, end: str) -> None:
+    """A photo deleted while a worker is about to put a preview and then does, or has put one and is then killed: in the
+    end no preview is left in S3, and no row waits."""
+    await stack.start(gateways=1, workers=0)
+    late = await stack.start_worker(failpoint=f"{point}:stop:1", worker_slots="1")
+    ledger = open_ledger()
+    accepted = await ledger.put()
+    assert accepted is not None
+    await until_true(lambda: late.hits(point) == 1, "the worker stops in the midst", seconds=10)
+    await delete(ledger, accepted)
+    if end == "killed":
+        late.kill()
+        late.restart()
+        await late.ready()
+    else:
+        late.resume()
+    await stack.drain(seconds=15)
+
+    async def nothing_left() -> bool:
+        rows = await stack.value("select (select count(*) from artifact) + (select count(*) from garbage)")
+        return not rows and not await list_bucket(stack, stack.derived_bucket)
+
+    await until(nothing_left, "no preview is left", seconds=25)
+    assert await list_bucket(stack, stack.bucket) == {}
+
+
+async def delete(ledger: Ledger, accepted: Accepted) -> None:
+    status, _ = await ledger.request("DELETE", f"/v1/photos/{accepted.id}")
+    assert status == 204
