@@ -97,7 +97,7 @@ async def _serve(  # noqa: PLR0917 - everything that a worker has
         await runner.release_all()
         for task in background:
             task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await asyncio.wait(background, timeout=2)  # a frozen Postgres must not keep the worker from ending
         await _leave(row, database, broker)
         log.info("worker.stopped", message="The worker has stopped.", worker=row.id)
 

@@ -422,6 +422,7 @@ class _Upload:
         self._digest = hashlib.sha256()
         self._size_bytes = 0
         self._upload_id: str | None = None
+        self._creating: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[dict[str, Any]]] = []
         self._slots = asyncio.Semaphore(PARTS_IN_FLIGHT)
 
@@ -444,7 +445,8 @@ class _Upload:
         """Leave nothing behind. Errors are logged: the sweep of dangling uploads comes by later."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        begun = [self._creating] if self._creating else []
+        await asyncio.gather(*begun, *self._tasks, return_exceptions=True)
         if self._upload_id is None:
             return
         await failpoints.reach("abort.before")
@@ -493,8 +495,10 @@ class _Upload:
 
     async def _start_part(self, body: _HashedBody) -> None:
         """Send a part beside the reading of the next one. The task owns the part's memory."""
-        if self._upload_id is None:
-            await self._create()
+        if self._creating is None:
+            # Shielded, so that a write cancelled meanwhile still learns the id of the upload that it must abort.
+            self._creating = asyncio.create_task(self._create())
+            await asyncio.shield(self._creating)
         await self._slots.acquire()
         for task in self._tasks:
             if task.done():

@@ -346,6 +346,15 @@ async def _supersede(conn: Connection, claim: Claim, artifacts: Sequence[StoredA
         return
     await conn.execute(
         """
+        update job_attempt set ended_at = now(), outcome = 'superseded'
+        from job where job.id = job_attempt.job_id and job.token = job_attempt.token and ended_at is null
+          and job.object_id = $1 and job.processor = $2 and job.state = 'running'
+        """,
+        current,
+        claim.processor,
+    )
+    await conn.execute(
+        """
         update job set state = 'ready', outcome = null, finished_at = null, lease_until = null, run_at = now(),
                        dispatched_at = null, attempt = 0, token = token + 1
         where object_id = $1 and processor = $2 and state in ('running', 'done', 'dead')

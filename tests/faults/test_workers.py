@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tests.faults.harness.invariants import check
 from tests.faults.harness.ledger import Ledger
 from tests.faults.harness.programs import Program, alive, thaw
-from tests.faults.harness.runs import attempts, job, now, outcomes, running
+from tests.faults.harness.runs import attempts, job, now, outcomes, rate, running
 from tests.faults.harness.stack import LEASE_SECONDS, REDISPATCH_SECONDS, Stack
 from tests.faults.harness.waiting import until, until_true
 
@@ -134,15 +134,6 @@ async def test_row_03_workers_killed_again_and_again(stack: Stack, open_ledger: 
     assert {row["state"] for row in await stack.fetch("select distinct state from job")} == {"done"}
     assert await rate(stack, ledger) >= 0.95 * before
     assert await stack.value("select count(*) from job_attempt where outcome = 'expired'") >= 2
-
-
-async def rate(stack: Stack, ledger: Ledger) -> float:
-    """Jobs ended per second under a load that two workers can carry, until a second after its end."""
-    began = await now(stack)
-    await ledger.load(per_second=6, seconds=3)
-    await stack.drain(seconds=20)
-    statement = "select count(*) from job where finished_at between $1 and $1 + interval '4 s'"
-    return float(await stack.value(statement, began)) / 4
 
 
 async def test_row_04_told_to_stop(stack: Stack, open_ledger: OpenLedger) -> None:

@@ -192,6 +192,28 @@ async def test_a_cancelled_write_leaves_nothing(s3: tuple[Blobs, str], memory: W
     await assert_nothing_left(blobs, bucket, "a.jpg", memory)
 
 
+async def test_a_write_cancelled_while_its_upload_is_begun_leaves_nothing(
+    s3: tuple[Blobs, str], memory: WatchedBudget
+) -> None:
+    """Cancelled at any moment of the request that begins a multipart upload, a write still aborts what it began."""
+    blobs, bucket = s3
+    for number in range(15):
+
+        async def source() -> AsyncIterator[bytes]:
+            yield bytes(PART_BYTES + 1)
+            await asyncio.Event().wait()
+
+        upload = blobs.store(bucket, "a.jpg", source(), content_type="image/jpeg", memory=memory)
+        task = asyncio.create_task(upload)
+        hashed = asyncio.create_task(asyncio.to_thread(hashlib.sha256, bytes(PART_BYTES)))  # as long as its own hash
+        await asyncio.wait({task, hashed}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task}, timeout=number / 1000)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await assert_nothing_left(blobs, bucket, "a.jpg", memory)
+
+
 async def test_writes_cancelled_anywhere_leave_nothing(s3: tuple[Blobs, str], memory: WatchedBudget) -> None:
     """Twelve writes cancelled at random moments, during parts and completion too: each is whole or gone, and the budget
     is whole again."""
