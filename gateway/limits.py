@@ -21,6 +21,7 @@ from gateway.errors import Problem
 from gateway.settings import GatewaySettings
 
 _REDIS_SECONDS = 0.1
+_REDIS_CONNECTIONS = 8
 _REDIS_REST_SECONDS = 1.0  # after a failure Redis is left alone for so long
 _BUCKETS = 10_000
 
@@ -43,9 +44,16 @@ class Limits:
 
     def __init__(self, settings: GatewaySettings, redis_url: str) -> None:
         self._settings = settings
-        self._redis = redis.Redis.from_url(
-            redis_url, socket_timeout=None, socket_connect_timeout=_REDIS_SECONDS, retry=Retry(NoBackoff(), 0)
+        # Bounded: a pool that is not keeps as many connections as there ever were requests at once.
+        pool = redis.BlockingConnectionPool.from_url(
+            redis_url,
+            max_connections=_REDIS_CONNECTIONS,
+            timeout=_REDIS_SECONDS,
+            socket_timeout=None,
+            socket_connect_timeout=_REDIS_SECONDS,
+            retry=Retry(NoBackoff(), 0),
         )
+        self._redis = redis.Redis.from_pool(pool)
         self._script = self._redis.register_script(_GCRA)
         self._rest_until = 0.0
         self._due: dict[str, float] = {}  # access key -> time.monotonic() at which its bucket is empty

@@ -347,7 +347,7 @@ async def overwrite_before_the_jobs_run(
 async def test_row_38_deleted_while_its_job_runs(stack: Stack, open_ledger: OpenLedger, point: str, end: str) -> None:
     """A photo deleted while a worker is about to put a preview and then does, or has put one and is then killed: in the
     end no preview is left in S3, and no row waits."""
-    await stack.start(gateways=1, workers=0)
+    await stack.start(gateways=1, workers=0, reconcile_interval_seconds="0")  # which would clean up, but later
     late = await stack.start_worker(failpoint=f"{point}:stop:1", worker_slots="1")
     ledger = open_ledger()
     accepted = await ledger.put()
