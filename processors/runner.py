@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -148,7 +148,7 @@ class Runner:
             outcome = await self._process(processor, claim)
         except BlobChanged:
             return await self._supersede(claim)
-        artifacts = [await self._put(claim, artifact) for artifact in outcome.artifacts]
+        artifacts = await self._put_all(claim, outcome.artifacts)
 
         async def finish(conn: Connection) -> str:
             ended = await jobs.finish(
@@ -182,6 +182,14 @@ class Runner:
             return await running
         finally:
             running.cancel()
+
+    async def _put_all(self, claim: Claim, artifacts: Sequence[Artifact]) -> list[StoredArtifact]:
+        puts = [asyncio.create_task(self._put(claim, artifact)) for artifact in artifacts]
+        try:
+            return await asyncio.gather(*puts)
+        finally:
+            for put in puts:
+                put.cancel()
 
     async def _put(self, claim: Claim, artifact: Artifact) -> StoredArtifact:
         key = keys.artifact_key(claim.bucket, claim.key, artifact.preset, artifact.extension)

@@ -33,6 +33,8 @@ from storage.workers import WorkerRow
 
 log = structlog.get_logger(__name__)
 
+_READING_AHEAD = 2  # jobs that fetch or put while the children are busy with others
+
 
 async def work(settings: JobSettings, storage: StorageSettings) -> None:
     """Run a worker until SIGTERM or SIGINT."""
@@ -53,7 +55,13 @@ async def work(settings: JobSettings, storage: StorageSettings) -> None:
         memory_bytes=settings.child_memory_bytes,
         photos_per_child=settings.child_photos,
     )
-    async with Database(storage) as database, Blobs(storage) as blobs, sandbox:
+    async with contextlib.AsyncExitStack() as stack:
+        # Children start on another core while the S3 client is made on this one.
+        _, database, blobs = await asyncio.gather(
+            stack.enter_async_context(sandbox),
+            stack.enter_async_context(Database(storage)),
+            stack.enter_async_context(Blobs(storage)),
+        )
         runner = Runner(
             settings,
             worker_id=row.id,
@@ -109,7 +117,7 @@ async def _listen(settings: JobSettings, broker: Broker, stop: asyncio.Event) ->
     while not stop.is_set():
         receiver = Receiver(
             broker,
-            max_async_tasks=settings.worker_slots,
+            max_async_tasks=settings.worker_slots + _READING_AHEAD,
             max_prefetch=0,
             ack_type=AcknowledgeType.WHEN_RECEIVED,
             validate_params=False,

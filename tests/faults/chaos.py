@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import asyncpg
@@ -54,6 +55,7 @@ class Report:
     duplicated: int
     rerun: Counter[str]
     fenced: int
+    errors: Counter[str]  # lines that programs logged as errors, by event
     done_seconds: list[float]  # from acceptance to the last job's end
     violations: list[str]
 
@@ -65,7 +67,7 @@ class Report:
             f"accepted {self.accepted}, lost {self.lost}, duplicated {self.duplicated}; "
             f"refused and sent again {self.refused}",
             f"runs again: {', '.join(f'{name} {count}' for name, count in sorted(self.rerun.items())) or 'none'}; "
-            f"fenced off {self.fenced}",
+            f"fenced off {self.fenced}; errors logged: {dict(self.errors) or 'none'}",
             f"recovery: median {percentile([item[1] for item in self.recoveries] or [0.0], 0.5):.2f} s, "
             f"slowest {slowest[1]:.2f} s ({slowest[0]})",
             f"accepted to done: p50 {p50:.2f} s, p95 {p95:.2f} s, p99 {p99:.2f} s",
@@ -125,6 +127,7 @@ async def freeze_worker(run: Run) -> None:
 
 
 async def flush_redis(run: Run) -> None:
+    await run.stack.redis.connection_pool.disconnect()  # what it had may be of a server that was killed since
     await run.stack.redis.flushall()
 
 
@@ -264,6 +267,7 @@ async def report(run: Run, seed: int, violations: list[str]) -> Report:
     outcomes = await stack.fetch("select outcome, count(*) from job_attempt where outcome = any($1) group by 1", RERUN)
     doubled = await stack.value("select count(*) - count(distinct (bucket, key)) from object")
     violations = [*violations, *broken_promises(run)]
+    lines = [line for program in stack.programs for line in read_log(program)]
     return Report(
         seed=seed,
         faults=run.faults,
@@ -273,7 +277,8 @@ async def report(run: Run, seed: int, violations: list[str]) -> Report:
         lost=len(ids - settled.keys()) + sum(violation.startswith("I1") for violation in violations),
         duplicated=doubled + sum(violation.startswith("I7") for violation in violations),
         rerun=Counter({row["outcome"]: row["count"] for row in outcomes}),
-        fenced=sum(count_logged(program, ("job.fenced", "job.lost")) for program in stack.programs),
+        fenced=sum(line.get("event") in {"job.fenced", "job.lost"} for line in lines),
+        errors=Counter(str(line.get("event")) for line in lines if line.get("level") == "error"),
         done_seconds=sorted(settled.values()),
         violations=violations,
     )
@@ -287,13 +292,13 @@ def broken_promises(run: Run) -> list[str]:
     return found + [f"after {name} no upload was taken for {seconds:.1f} s" for name, seconds in slow]
 
 
-def count_logged(program: Program, events: tuple[str, ...]) -> int:
-    """Over all its starts."""
-    count = 0
+def read_log(program: Program) -> list[dict[str, Any]]:
+    """Every complete line, over all its starts."""
+    found = []
     for line in program.log_path.read_text("utf-8", "replace").splitlines():
         with contextlib.suppress(ValueError):
-            count += json.loads(line).get("event") in events
-    return count
+            found.append(json.loads(line))
+    return found
 
 
 async def main(folder: Path, *, seconds: float, seed: int) -> int:
