@@ -17,7 +17,7 @@ FINDINGS: Final[dict[str, str]] = {
     "unusable_key": "An object whose key Safelight does not take; it is left alone.",
     "unreadable": "An object that the storage will not let be read; it is left alone.",
     "bucket_missing": "A bucket that has photos in Postgres but is not in the storage; nothing is changed.",
-    "original_missing": "DATA LOSS: a photo in Postgres whose original is gone; it is marked as deleted.",
+    "original_missing": "DATA LOSS: a photo in Postgres whose original is gone.",
     "preview_missing": "A preview whose object is gone; it is made again.",
     "preview_changed": "A preview whose object is not the one that was made; it is made again.",
     "preview_outdated": "A photo that lacks a wanted preview, or has it from other settings; they are made again.",

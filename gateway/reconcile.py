@@ -33,7 +33,6 @@ _SOURCE_PHASES: Final = ("objects", "photos", "previews", "uploads")
 _DERIVED_PHASES: Final = ("derived", "uploads", "jobs")
 _AT_ONCE = 4  # requests to the storage, and with them connections to Postgres
 _PAGES = 2  # of a listing that are read to find one window of rows
-_LOSSES_AT_LEAST = 100  # with that many lost, and more than half of a window, the storage is doubted, not the rows
 _APART = "\n"  # between key and upload id in a cursor
 
 
@@ -233,12 +232,7 @@ class _Window:
         unseen = [row for row in rows if row.key not in seen]
         gone = await _each(unseen, lambda row: self._repairs.is_lost(bucket, row))
         lost = [row for row, is_gone in zip(unseen, gone, strict=True) if is_gone]
-        doubtful = len(lost) >= _LOSSES_AT_LEAST and 2 * len(lost) > len(rows) and not self._site.accept_losses
-        if self._site.dry_run or doubtful:
-            for row in lost:
-                self._repairs.leave_lost(bucket, row)
-        else:
-            await _each(lost, lambda row: self._repairs.mark_lost(bucket, row))
+        await _each(lost, lambda row: self._repairs.settle_lost(bucket, row))
         gone_ids = {row.id for row in lost}
         there = [row for row in rows if row.id not in gone_ids]
         for row in there:

@@ -89,18 +89,17 @@ class Repairs:
         """The original of a row that the listing did not show is gone."""
         return row.past_grace and not await self._exists(bucket, row.key)
 
-    def leave_lost(self, bucket: str, row: PhotoRow) -> None:
-        self.note("original_missing", "left", bucket, row.key, photo_id=row.id)
-
-    async def mark_lost(self, bucket: str, row: PhotoRow) -> None:
-        """Mark the photo of a lost original as deleted."""
+    async def settle_lost(self, bucket: str, row: PhotoRow) -> None:
+        """Report a lost original; mark its photo as deleted only where somebody accepted the loss."""
+        accepted = self._site.accept_losses and not self._site.dry_run
         async with self._site.database.transaction() as conn:
-            await objects.lock_key(conn, bucket, row.key)
+            await objects.lock_key(conn, bucket, row.key)  # a deletion may be under way
             current = await objects.find_current(conn, bucket, row.key)
             if current is None or current["id"] != row.id or await self._exists(bucket, row.key):
                 return
-            await objects.mark_deleted(conn, bucket, row.key)
-        self.note("original_missing", "repaired", bucket, row.key, photo_id=row.id)
+            if accepted:
+                await objects.mark_deleted(conn, bucket, row.key)
+        self.note("original_missing", "repaired" if accepted else "left", bucket, row.key, photo_id=row.id)
 
     async def check_preview(self, derived_bucket: str, row: PreviewRow) -> None:
         """A preview that the listing did not show, or showed with another etag."""
@@ -243,11 +242,10 @@ class Repairs:
             return None
         async with self._site.database.connection() as conn:
             source = await reconciliation.find_source(conn, source_id)
-        if source is None:  # the row is gone, as after a restored backup: the key tells, unless it was hashed
-            bucket, _, rest = derived_key.partition("/")
-            source = Source(bucket=bucket, key=rest.rpartition("/")[0])
+        if source is None:  # no row says that it was deleted: it may be all that is left of a photo
+            return None
         ours = keys.artifact_key(source.bucket, source.key, preset, extension) == derived_key
-        return source if ours and source.key else None
+        return source if ours else None
 
     async def _delete_orphan(self, derived_bucket: str, key: str, head: Head, source: Source) -> None:
         async with self._site.database.transaction() as conn:

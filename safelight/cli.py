@@ -98,14 +98,14 @@ def reconcile(
         bool, typer.Option("--abort-foreign", help="Also abort old multipart uploads that are not Safelight's.")
     ] = False,
     accept_losses: Annotated[
-        bool, typer.Option("--accept-losses", help="Mark photos as deleted even where most originals are gone.")
+        bool, typer.Option("--accept-losses", help="Mark photos whose originals are gone as deleted; their previews go too.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare Postgres with the storage, and repair what differs.
 
     Photos that Postgres does not know are recorded.
-    Photos whose originals are gone are marked as deleted, loudly: data was lost.
+    Photos whose originals are gone are reported, loudly: data was lost. Nothing of them is touched.
     Previews that are missing, changed or outdated are made again.
     Previews that are provably orphaned are deleted.
     Multipart uploads of gateways that died are aborted.

@@ -81,8 +81,8 @@ async def test_row_25_every_hostile_file_gets_its_verdict(stack: Stack, open_led
 
 
 async def test_row_25_neighbours_of_bombs(stack: Stack, open_ledger: OpenLedger) -> None:
-    """While heavy bombs keep one of two children busy, good photos go through the other one: none waits longer than one
-    bomb runs, and most do not wait at all."""
+    """While heavy bombs keep one of two children busy, good photos go through the other one: none takes longer than one
+    bomb runs, and most take far less."""
     await stack.start(gateways=1, workers=1, worker_slots="2")
     ledger, bomb = open_ledger(), hostile_photos.rgba16_near_the_limit()
     assert await ledger.put(wait=20) is not None
@@ -101,10 +101,9 @@ async def test_row_25_neighbours_of_bombs(stack: Stack, open_ledger: OpenLedger)
     stop.set()
     bombs = await bombing
     await stack.drain(seconds=30)
-    waited = await stack.fetch(
+    took = await stack.fetch(
         """
-        select extract(epoch from started_at - created_at)::float as seconds from job
-        where object_id = any($1)
+        select extract(epoch from finished_at - created_at)::float as seconds from job where object_id = any($1)
         """,
         [item.id for item in good],
     )
@@ -114,10 +113,10 @@ async def test_row_25_neighbours_of_bombs(stack: Stack, open_ledger: OpenLedger)
         join job on job.id = job_attempt.job_id join object on object.id = job.object_id where key like 'bomb/%'
         """
     )
-    seconds = [row["seconds"] for row in waited]
+    seconds = [row["seconds"] for row in took]
     assert bombs >= 2
     assert len(good) == 30
-    assert max(seconds) <= longest + 1
+    assert max(seconds) <= longest + 2
     assert percentile(seconds, 0.5) < longest / 2
     assert await check(stack, ledger) == []
 

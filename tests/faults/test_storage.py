@@ -138,6 +138,28 @@ async def test_row_18_storage_in_trouble(stack: Stack, open_ledger: OpenLedger) 
             await assert_snoozed_until_healed(stack, ledger, waiting)
 
 
+async def test_row_18_storage_takes_no_previews(stack: Stack, open_ledger: OpenLedger) -> None:
+    """A storage that gives the original but takes no preview costs the job nothing either."""
+    async with open_shim(stack) as shim:
+        await stack.start(gateways=1, workers=1, s3_endpoint=shim.url)
+        ledger = open_ledger()
+        within = f"/{stack.derived_bucket}/"
+        shim.set(Spoil(act="answer", operations=("PutObject",), within=within, status=503, code="SlowDown"))
+        accepted = await ledger.put()
+        assert accepted is not None
+
+        async def put_off() -> bool:
+            return (await runs(stack, accepted.id))["preview"].count("snoozed") >= 2
+
+        await until(put_off, "the preview was put off twice", seconds=20)
+        assert shim.fired >= 2
+        shim.heal()
+        await stack.drain(seconds=HEALED_SECONDS)
+        assert set((await runs(stack, accepted.id))["preview"]) == {"snoozed", "ok"}
+        assert await stack.value("select max(attempt) + max(crashes) from job") == 1
+        assert await check(stack, ledger) == []
+
+
 async def test_row_18_reset_in_the_midst_of_a_part(stack: Stack, open_ledger: OpenLedger) -> None:
     """Connections that break 2 MiB into every part: 503, the multipart upload is aborted, nothing is recorded; the
     retry after the heal makes one photo."""
@@ -251,9 +273,8 @@ async def derived_sources(stack: Stack, source: str) -> set[str]:
 
 
 async def test_row_38_overwritten_while_its_job_runs(stack: Stack, open_ledger: OpenLedger) -> None:
-    """A worker that stops in the midst of a photo, at three points, while each time a new photo takes the key over and
-    is done: when it goes on its job ends superseded, and every preview is of the newest photo."""
-    points = ("read.after", "artifact.put_before", "artifact.put_after")
+    """A worker that stops before and after it puts previews, while each time a new photo takes the key over and is done: when it goes on its job ends superseded, and every preview is of the newest photo."""
+    points = ("artifact.put_before", "artifact.put_after")
     await stack.start(gateways=1, workers=0)
     armed = ",".join(f"{point}:stop:1" for point in points)
     late = stack.launch("worker", failpoint=armed, lease_seconds="60", worker_slots="1")

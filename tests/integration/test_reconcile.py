@@ -145,9 +145,9 @@ async def list_keys(site: Site, bucket: str) -> set[str]:
 
 
 async def forget(site: Site, photo_id: uuid.UUID) -> None:
-    """As if Postgres had been restored from a backup that is older than the photo."""
+    """As if it had been deleted and the account of what was left over had been lost."""
     async with site.database.connection() as conn:
-        await conn.execute("delete from object where id = $1", photo_id)
+        await conn.execute("update object set deleted_at = now() where id = $1", photo_id)
 
 
 async def snapshot(site: Site) -> dict[str, Any]:
@@ -263,20 +263,23 @@ async def test_what_is_younger_than_the_grace_period_is_left_alone(site: Site) -
     assert set(await reconcile(site)) == {"unrecorded_object", "original_missing", "orphaned_preview"}
 
 
-async def test_a_lost_original_is_reported_and_its_photo_marked_as_deleted(site: Site) -> None:
-    """The row is marked as deleted and its previews become garbage; the photos beside it stay."""
+async def test_a_lost_original_is_reported_and_marked_as_deleted_only_when_accepted(site: Site) -> None:
+    """Its row and its previews stay until somebody accepts the loss; the photos beside it stay anyhow."""
     lost, kept = await upload(site, "lost.jpg"), await upload(site, "kept.jpg")
     await process(site, lost)
     await process(site, kept)
     await site.blobs.delete(site.storage.default_bucket, "lost.jpg")
-    assert await reconcile(site) == {"original_missing": {"repaired": 1}}
+    assert await reconcile(site) == {"original_missing": {"left": 1}}
+    assert (await photo(site.database, lost))["deleted_at"] is None
+    assert await value(site.database, "select count(*) from garbage") == 0
+    assert await reconcile(replace(site, accept_losses=True)) == {"original_missing": {"repaired": 1}}
     assert (await photo(site.database, lost))["deleted_at"] is not None
     assert (await photo(site.database, kept))["deleted_at"] is None
     assert await value(site.database, "select count(*) from garbage where source_key = 'lost.jpg'") == 2
 
 
-async def test_a_storage_that_lost_nearly_everything_is_doubted(site: Site) -> None:
-    """Where most of a window is gone nothing is marked until that is asked for; a bucket that is away marks nothing."""
+async def test_losses_are_accepted_only_when_asked_for_and_the_bucket_is_there(site: Site) -> None:
+    """Nothing is marked until that is asked for, and a bucket that is away marks nothing even then."""
     site = with_settings(site, reconcile_window_keys=200)
     for n in range(120):
         async with site.database.transaction() as conn:
@@ -462,7 +465,7 @@ async def test_a_dry_run_finds_everything_and_changes_nothing(site: Site) -> Non
     found = await reconcile(replace(site, dry_run=True))
     assert await snapshot(site) == before
     assert found == {name: {"left": times} for name, times in expected.items()}
-    repaired = await reconcile(site)
+    repaired = await reconcile(replace(site, accept_losses=True))
     assert repaired == {name: {"repaired": times} for name, times in expected.items()}
     assert await reconcile(site) == {}
 
