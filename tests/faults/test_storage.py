@@ -273,7 +273,8 @@ async def derived_sources(stack: Stack, source: str) -> set[str]:
 
 
 async def test_row_38_overwritten_while_its_job_runs(stack: Stack, open_ledger: OpenLedger) -> None:
-    """A worker that stops before and after it puts previews, while each time a new photo takes the key over and is done: when it goes on its job ends superseded, and every preview is of the newest photo."""
+    """A worker that stops before and after it puts previews, while each time a new photo takes the key over and is
+    done: when it goes on its job ends superseded, and every preview is of the newest photo."""
     points = ("artifact.put_before", "artifact.put_after")
     await stack.start(gateways=1, workers=0)
     armed = ",".join(f"{point}:stop:1" for point in points)
