@@ -98,7 +98,8 @@ def reconcile(
         bool, typer.Option("--abort-foreign", help="Also abort old multipart uploads that are not Safelight's.")
     ] = False,
     accept_losses: Annotated[
-        bool, typer.Option("--accept-losses", help="Mark photos whose originals are gone as deleted; their previews go too.")
+        bool,
+        typer.Option("--accept-losses", help="Mark photos whose originals are gone as deleted, previews and all."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

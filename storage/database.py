@@ -64,6 +64,10 @@ class Database:
             command_timeout=timeout,
             timeout=min(timeout, 5),
             init=_prepare,
+            server_settings={
+                "application_name": "safelight",
+                "idle_in_transaction_session_timeout": str(int(self._settings.postgres_idle_seconds * 1000)),
+            },
             reset=_keep,
             max_inactive_connection_lifetime=60,
         )

@@ -39,6 +39,14 @@ class StorageSettings:
     postgres_pool_size: int = field(
         default=10, metadata=setting("Postgres connections that one process keeps.", minimum=2, maximum=200)
     )
+    postgres_idle_seconds: float = field(
+        default=10,
+        metadata=setting(
+            "Postgres ends a transaction that waits for its own process this long: a frozen one must hold no locks.",
+            minimum=0.5,
+            maximum=300,
+        ),
+    )
     postgres_timeout_seconds: float = field(
         default=10, metadata=setting("How long one statement may take.", minimum=0.5, maximum=300)
     )

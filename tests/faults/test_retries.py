@@ -55,12 +55,12 @@ async def test_row_21_passing_failure(stack: Stack, open_ledger: OpenLedger) -> 
     """Three failures in a row cost three attempts, each retry begins within its jitter bound, and the fourth run
     succeeds; the error of the last failure is kept with each run."""
     await stack.start(gateways=1, workers=0)
-    worker = await stack.start_worker(failpoint="artifact.put_before:raise:3")
+    worker = await stack.start_worker(failpoint="artifact.put_before:raise:6")  # both previews of three runs
     ledger = open_ledger()
     accepted = await ledger.put()
     assert accepted is not None
     assert await check(stack, ledger) == []
-    assert worker.hits("artifact.put_before") == 3
+    assert worker.hits("artifact.put_before") == 6
     job = await preview_job(stack, accepted.id)
     assert (job["outcome"], job["attempt"], job["crashes"], job["expiries"]) == ("ok", 4, 0, 0)
     rows = await runs(stack, job["id"])

@@ -232,8 +232,13 @@ def test_a_second_signal_kills_at_once(run: Callable[..., Up]) -> None:
     wait_until(lambda: up.pids("stubborn"))
     up.process.send_signal(signal.SIGINT)
     wait_until(lambda: "Stopping" in up.text)
-    up.process.send_signal(signal.SIGINT)
-    assert up.process.wait(5) == 130
+
+    def killed() -> bool:
+        up.process.send_signal(signal.SIGINT)  # within half a second it counts as the same wish
+        return up.process.poll() is not None
+
+    wait_until(killed)
+    assert up.process.returncode == 130
     assert not alive(up.pids("stubborn")[0])
 
 
@@ -248,7 +253,7 @@ def test_what_dies_is_started_again(run: Callable[..., Up]) -> None:
     with socket.socket() as client:
         address = ("127.0.0.1", int(url.rpartition(":")[2]))
         wait_until(lambda: client.connect_ex(address) == 0)
-    assert "worker has ended unexpectedly; it is started again in 0.5 s" in up.text
+    assert "worker has ended unexpectedly; it is started again in 0.1 s" in up.text
 
 
 def test_a_folder_in_use_and_two_stacks_side_by_side(run: Callable[..., Up]) -> None:

@@ -45,6 +45,7 @@ TIMES = {
     "backoff_base_seconds": "0.2",
     "backoff_cap_seconds": "1",
     "grace_seconds": "10",
+    "postgres_idle_seconds": "2",
     "worker_slots": "2",
     "log_format": "json",
     "log_level": "debug",

@@ -34,7 +34,7 @@ SPACED_TEXT = st.lists(ASCII_TEXT, min_size=1, max_size=3).flatmap(
     lambda words: st.sampled_from([" ", "  ", "   "]).map(lambda gap: gap.join(words))
 )
 METADATA = st.dictionaries(st.from_regex(r"x-amz-meta-[a-z0-9]{1,8}", fullmatch=True), SPACED_TEXT, max_size=3)
-some = settings(max_examples=50, deadline=None)
+some = settings(deadline=None)
 
 
 def now() -> datetime:

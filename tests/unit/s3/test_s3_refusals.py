@@ -16,7 +16,7 @@ from gateway.s3.request import RawRequest, read_request
 from tests.unit.s3.oracle import ACCESS_KEY, REGION, RULES, SECRET_KEY, credentials, now, signed, url_of
 
 Change = Callable[[RawRequest], RawRequest]
-SIGNED_AT = now()  # when the tests are collected, which may be long before they run
+SIGNED_AT = now()  # when the tests are collected, which may be long before they run: nothing is signed later
 HEADER = signed("PUT", headers={"x-amz-meta-a": "1"}, data=b"photo")
 PRESIGNED = signed(signer=auth.S3SigV4QueryAuth(credentials(), "s3", REGION, expires=600))
 PRESIGNED_V2 = signed(signer=auth.HmacV1QueryAuth(credentials(), expires=600))
