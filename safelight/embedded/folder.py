@@ -73,6 +73,7 @@ def keep_ports(folder: Path, wanted: dict[str, int], spacing: Iterable[int] = (0
             ports[name] = port
         elif last and last not in ports.values() and all(is_free(last + step) for step in spacing):
             ports[name] = last
+            _given.add(last)
         else:
             ports[name] = choose_port(taken=[*ports.values(), *wanted.values()], spacing=spacing)
     if ports != kept:
@@ -80,11 +81,16 @@ def keep_ports(folder: Path, wanted: dict[str, int], spacing: Iterable[int] = (0
     return ports
 
 
+_given: set[int] = set()
+
+
 def choose_port(*, taken: Iterable[int] = (), spacing: Iterable[int] = (0,)) -> int:
-    """A free port on 127.0.0.1, outside the range of outgoing connections. Raises OSError without one."""
-    steps, others = tuple(spacing), set(taken)
+    """A free port on 127.0.0.1, outside the range of outgoing connections, and never the same one twice: who got it may
+    not listen yet. Raises OSError without one."""
+    steps, others = tuple(spacing), {*taken, *_given}
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        if port not in others and all(is_free(port + step) for step in steps):
+        if not others & {port + step for step in steps} and all(is_free(port + step) for step in steps):
+            _given.update(port + step for step in steps)
             return port
     raise OSError("no free port on 127.0.0.1")
 
