@@ -63,7 +63,7 @@ class Database:
             max_size=self._settings.postgres_pool_size,
             command_timeout=timeout,
             timeout=min(timeout, 5),
-            init=_prepare,
+            init=self._prepare,
             server_settings={
                 "application_name": "safelight",
                 "idle_in_transaction_session_timeout": str(int(self._settings.postgres_idle_seconds * 1000)),
@@ -133,9 +133,19 @@ class Database:
         """Apply schema.sql. Safe to repeat, and from many processes at once. Returns the schema's version."""
         sql = files("storage").joinpath("schema.sql").read_text(encoding="utf-8")
         async with self.transaction() as conn:
+            if _has_transaction_timeout(conn):
+                await conn.execute("set local transaction_timeout = 0")  # a large table takes its time
             await conn.execute("select pg_advisory_xact_lock($1)", MIGRATION_LOCK)
             await conn.execute(sql, timeout=120)
             return int(await conn.fetchval("select max(version) from schema_version"))
+
+    async def _prepare(self, conn: Connection) -> None:
+        for name in ("json", "jsonb"):
+            await conn.set_type_codec(name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+        if _has_transaction_timeout(conn):
+            # Between the two messages of a statement's first use a session does not count as idle.
+            limit_ms = int(self._settings.postgres_idle_seconds * 2000)
+            await conn.execute(f"set transaction_timeout = {limit_ms}")
 
     def _unavailable(self, error: BaseException) -> DatabaseUnavailable:
         if self.down_since is None:
@@ -177,9 +187,8 @@ class Listener:
         self._callbacks[channel](str(payload))
 
 
-async def _prepare(conn: Connection) -> None:
-    for name in ("json", "jsonb"):
-        await conn.set_type_codec(name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+def _has_transaction_timeout(conn: Connection) -> bool:
+    return conn.get_server_version().major >= 17
 
 
 async def _keep(_conn: Connection) -> None:

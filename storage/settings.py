@@ -42,7 +42,8 @@ class StorageSettings:
     postgres_idle_seconds: float = field(
         default=10,
         metadata=setting(
-            "Postgres ends a transaction that waits for its own process this long: a frozen one must hold no locks.",
+            "Postgres ends a transaction that waits for its own process this long, or that takes twice as long in all "
+            "(from version 17 on): a frozen process must hold no locks.",
             minimum=0.5,
             maximum=300,
         ),

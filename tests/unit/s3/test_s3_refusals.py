@@ -18,6 +18,7 @@ from tests.unit.s3.oracle import ACCESS_KEY, REGION, RULES, SECRET_KEY, credenti
 Change = Callable[[RawRequest], RawRequest]
 SIGNED_AT = now()  # when the tests are collected, which may be long before they run: nothing is signed later
 HEADER = signed("PUT", headers={"x-amz-meta-a": "1"}, data=b"photo")
+MISMATCHED = signed(url=url_of("é.jpg"), headers={"x-amz-meta-a": "1"})
 PRESIGNED = signed(signer=auth.S3SigV4QueryAuth(credentials(), "s3", REGION, expires=600))
 PRESIGNED_V2 = signed(signer=auth.HmacV1QueryAuth(credentials(), expires=600))
 
@@ -192,7 +193,7 @@ def test_urls_out_of_their_time(request_: RawRequest, minutes: int, message: str
 
 def test_a_mismatch_shows_what_was_signed() -> None:
     """The answer holds our string to sign and canonical request, so that a client's author can compare."""
-    error = refused(signed(url=url_of("é.jpg"), headers={"x-amz-meta-a": "1"}), secret_key="other")
+    error = refused(MISMATCHED, secret_key="other")
     assert error.details["CanonicalRequest"].startswith("GET\n/photos/%C3%A9.jpg\n\nhost:photos.example.org:8081\n")
     assert error.details["StringToSign"].startswith("AWS4-HMAC-SHA256\n")
     assert "other" not in str(error.details)
