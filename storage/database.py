@@ -140,8 +140,7 @@ class Database:
             return int(await conn.fetchval("select max(version) from schema_version"))
 
     async def _prepare(self, conn: Connection) -> None:
-        for name in ("json", "jsonb"):
-            await conn.set_type_codec(name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+        await read_json(conn)
         if _has_transaction_timeout(conn):
             # Between the two messages of a statement's first use a session does not count as idle.
             limit_ms = int(self._settings.postgres_idle_seconds * 2000)
@@ -185,6 +184,12 @@ class Listener:
 
     def _hear(self, _conn: Any, _pid: int, channel: str, payload: Any) -> None:
         self._callbacks[channel](str(payload))
+
+
+async def read_json(conn: Connection) -> None:
+    """Make the connection take and give json and jsonb as Python values, as every statement of ours expects."""
+    for name in ("json", "jsonb"):
+        await conn.set_type_codec(name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
 
 def _has_transaction_timeout(conn: Connection) -> bool:

@@ -54,7 +54,7 @@ class Jobs(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.conn = self.run(asyncpg.connect(self.dsn))
-        self.run(database._prepare(self.conn))
+        self.run(database.read_json(self.conn))
         self.claims: list[Claim] = []
         self.models: dict[int, Model] = {}
         self.actions = 0
