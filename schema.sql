@@ -7,7 +7,7 @@ create table if not exists schema_version (
   applied_at  timestamptz not null default now()
 );
 
--- Keys that open the REST door (and, sealed, the S3 door). The secret itself is never stored.
+-- Keys that open the REST door, and the S3 door where their secret is kept sealed: signatures need the secret itself.
 create table if not exists api_key (
   access_key   text primary key check (access_key ~ '^[A-Z0-9]{16,40}$'),
   secret_hash  bytea not null check (octet_length(secret_hash) = 32),   -- sha256
@@ -17,6 +17,18 @@ create table if not exists api_key (
   expires_at   timestamptz,
   revoked_at   timestamptz
 );
+-- Version 2. Looked for first, because altering a table waits for everybody who reads it, even if nothing is to do.
+do $$ begin
+  if not exists (select from pg_attribute where attrelid = 'api_key'::regclass and attname = 'sealed_secret') then
+    alter table api_key
+      add column if not exists sealed_secret bytea,                     -- null: opens REST only (storage.sealing)
+      add column if not exists places text[] not null default '{}'      -- bucket or bucket/prefix; empty: any
+        check (array_position(places, null) is null),
+      add column if not exists storage_access_key text,                 -- null: Safelight's own
+      add column if not exists sealed_storage_secret bytea,
+      add constraint api_key_storage check ((storage_access_key is null) = (sealed_storage_secret is null));
+  end if;
+end $$;
 
 -- One stored generation of bytes. At most one generation of a key is current.
 create table if not exists object (
@@ -204,4 +216,4 @@ create table if not exists reconcile (
 );
 create index if not exists artifact_key on artifact (bucket, key text_pattern_ops);
 
-insert into schema_version (version) values (1) on conflict do nothing;
+insert into schema_version (version) values (1), (2) on conflict do nothing;

@@ -88,7 +88,7 @@ async def open_context(
             blobs=blobs,
             broker=broker,
             dispatcher=dispatcher,
-            gatekeeper=Gatekeeper(database),
+            gatekeeper=Gatekeeper(database, derived_bucket=storage.derived_bucket),
             watch=watch,
             memory=MemoryBudget(settings.upload_memory_bytes, wait_seconds=settings.upload_queue_seconds),
             limits=limits,
@@ -228,5 +228,5 @@ async def _keep_uploads(context: Context) -> None:
 
 def _write_ports(path: Path, url: str) -> None:
     fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps({"http_url": url, "s3_url": None}), encoding="utf-8")
+    fresh.write_text(json.dumps({"http_url": url}), encoding="utf-8")
     os.replace(fresh, path)

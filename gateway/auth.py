@@ -1,4 +1,4 @@
-"""Who may do what: bearer tokens, checked against the keys in Postgres. Closed by default.
+"""Who may do what, and where: bearer tokens, checked against the keys in Postgres. Closed by default.
 
 A key is remembered for a second, so revoking one takes effect within that. A wrong secret costs the same time as a
 right one; an unknown access key is compared with a dummy.
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from gateway.errors import Problem
+from gateway.reach import Reach
 from storage import credentials
 from storage.credentials import KeyRecord
 from storage.database import Database
@@ -30,13 +31,15 @@ class Principal:
     access_key: str
     name: str
     scopes: frozenset[str]
+    reach: Reach
 
 
 class Gatekeeper:
     """Checks tokens for one process."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, derived_bucket: str) -> None:
         self._database = database
+        self._derived_bucket = derived_bucket
         self._remembered: dict[str, tuple[float, KeyRecord | None]] = {}
 
     async def admit(self, authorization: str | None, scope: Scope) -> Principal:
@@ -52,17 +55,23 @@ class Gatekeeper:
             raise Problem(
                 "forbidden", f"It needs the scope {scope!r}; this key has {', '.join(sorted(record.scopes))}."
             )
-        return Principal(access_key=record.access_key, name=record.name, scopes=record.scopes)
+        return Principal(
+            access_key=record.access_key,
+            name=record.name,
+            scopes=record.scopes,
+            reach=Reach(places=record.places, derived_bucket=self._derived_bucket),
+        )
 
     async def _find(self, access_key: str) -> KeyRecord | None:
         known = self._remembered.get(access_key)
         if known and known[0] > time.monotonic():
             return known[1]
+        asked_at = time.monotonic()  # what is read is as old as the question
         async with self._database.connection() as conn:
             record = await credentials.find(conn, access_key)
         if len(self._remembered) >= _REMEMBERED_KEYS:
             self._remembered.clear()
-        self._remembered[access_key] = (time.monotonic() + _REMEMBERED_SECONDS, record)
+        self._remembered[access_key] = (asked_at + _REMEMBERED_SECONDS, record)
         return record
 
 

@@ -35,7 +35,8 @@ async def list_photos(call: Call) -> web.StreamResponse:
     query = dict(call.query)
     limit, after = query.pop("limit"), query.pop("cursor", None)
     async with call.context.database.connection() as conn:
-        rows = await objects.list_current(conn, PhotoFilter(**query), after=after, limit=limit + 1)
+        wanted = PhotoFilter(**query, places=call.reach.places)
+        rows = await objects.list_current(conn, wanted, after=after, limit=limit + 1)
         photos = await rendering.load_photos(conn, rows[:limit], call.context.jobs, traces=_traces(call))
     more = len(rows) > limit
     last = rows[limit - 1] if more else None
@@ -47,7 +48,7 @@ async def get_photo(call: Call) -> web.StreamResponse:
     photo_id = _photo_id(call)
     async with call.context.database.connection() as conn:
         photo = await rendering.load_photo(conn, photo_id, call.context.jobs, traces=_traces(call))
-    if photo is None:
+    if photo is None or not call.reach.covers(photo["bucket"], photo["key"]):
         raise _no_such_photo()
     return rendering.answer(PhotoDetailSchema, photo)
 
@@ -67,9 +68,10 @@ async def get_preview(call: Call) -> web.StreamResponse:
     async with call.context.database.connection() as conn:
         artifact = await facts.get_artifact(conn, photo["id"], preset)
     if artifact is None:
-        known = [item.name for item in call.context.jobs.presets]
+        known = [item.name for item in call.context.jobs.previews_for(photo["bucket"], photo["key"])]
         if preset not in known:
-            raise Problem("no_such_preview", f"There are {', '.join(known)}.")
+            there = f"There are {', '.join(known)}." if known else "None are made of what lies there (SAFELIGHT_HOOKS)."
+            raise Problem("no_such_preview", there)
         raise Problem("no_such_preview", _why_not_yet(photo, "preview"), status_of_photo=photo["status"])
     headers = {
         **_CLOSED,
@@ -175,7 +177,7 @@ async def _copy(pieces: AsyncIterator[bytes], response: web.StreamResponse, requ
 async def _find(call: Call) -> dict[str, Any]:
     async with call.context.database.connection() as conn:
         photo = await objects.get(conn, _photo_id(call))
-    if photo is None:
+    if photo is None or not call.reach.covers(photo["bucket"], photo["key"]):
         raise _no_such_photo()
     return photo
 

@@ -21,7 +21,7 @@ FINDINGS: Final[dict[str, str]] = {
     "preview_missing": "A preview whose object is gone; it is made again.",
     "preview_changed": "A preview whose object is not the one that was made; it is made again.",
     "preview_outdated": "A photo that lacks a wanted preview, or has it from other settings; they are made again.",
-    "job_missing": "A photo without a job of some processor; it is left alone.",
+    "job_missing": "A photo without a job of some processor that watches there; it is left alone.",
     "orphaned_preview": "A preview of ours whose photo is gone from Postgres and the storage; it is deleted.",
     "unknown_derived": "An object in the bucket of previews that cannot be proved to be an orphan; it is left alone.",
     "dangling_upload": "A multipart upload of a gateway that died; it is aborted.",

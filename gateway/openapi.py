@@ -71,7 +71,9 @@ _UI_POLICY = (
 _DESCRIPTION = """Photos in, previews and EXIF facts out.
 
 Every request but the health checks needs `Authorization: Bearer <access key>.<secret key>`. Errors are
-`application/problem+json`; programs key on their `code`, and `detail` says what to do."""
+`application/problem+json`; programs key on their `code`, and `detail` says what to do.
+
+A key may be limited to buckets and prefixes: photos elsewhere do not exist for it, and it may upload nothing there."""
 
 
 def describe() -> dict[str, Any]:
@@ -156,7 +158,8 @@ def _operation(route: Route) -> dict[str, Any]:
         "security": [{"key": []}] if route.scope else [],
     }
     if route.scope:
-        operation["description"] = f"{route.description}\n\nNeeds the scope `{route.scope}`.".strip()
+        limited = "" if route.opens_to_limited else " Closed to keys that are limited to buckets or prefixes."
+        operation["description"] = f"{route.description}\n\nNeeds the scope `{route.scope}`.{limited}".strip()
     for status in _problem_statuses(route):
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,

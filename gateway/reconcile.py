@@ -17,7 +17,6 @@ import structlog
 
 from gateway.findings import Tally
 from gateway.repairs import Repairs, Site
-from processors import registry
 from storage import failpoints, keys, reconciliation
 from storage.blobs import BlobRefused, BlobsUnavailable, Listed, NoSuchBucket
 from storage.database import Connection, DatabaseUnavailable
@@ -53,12 +52,13 @@ Watch = Callable[[Part, Place], None]
 
 
 async def list_parts(site: Site, *, bucket: str | None = None, prefix: str = "") -> list[Part]:
-    """What there is to go through: one bucket of photos or all of them, then their previews."""
+    """What there is to go through: one bucket of photos or all that are known, then their previews."""
     derived = site.storage.derived_bucket
     if bucket is not None:
         return [Part(bucket=bucket, prefix=prefix), Part(bucket=derived, prefix=f"{bucket}/{prefix}", derived=True)]
     async with site.database.connection() as conn:
-        buckets = {*await reconciliation.list_buckets(conn), site.storage.default_bucket} - {derived}
+        buckets = {*await reconciliation.list_buckets(conn), site.storage.default_bucket, *site.named_buckets}
+    buckets.discard(derived)
     return [*(Part(bucket=name) for name in sorted(buckets)), Part(bucket=derived, derived=True)]
 
 
@@ -225,8 +225,6 @@ class _Window:
                 after=after,
                 limit=self._limit,
                 grace_seconds=self._site.settings.reconcile_grace_seconds,
-                presets=self._site.presets,
-                processors=[item.name for item in registry.available()],
             )
         seen = await self._see(bucket, self._part.prefix, after, {row.key for row in rows})
         unseen = [row for row in rows if row.key not in seen]
@@ -236,9 +234,9 @@ class _Window:
         gone_ids = {row.id for row in lost}
         there = [row for row in rows if row.id not in gone_ids]
         for row in there:
-            if row.unplanned:
+            if self._site.lacks_jobs(bucket, row):
                 self._repairs.note("job_missing", "left", bucket, row.key, photo_id=row.id)
-        outdated = [row for row in there if row.outdated]
+        outdated = [row for row in there if self._site.is_outdated(bucket, row)]
         await _each(outdated, lambda row: self._repairs.remake("preview_outdated", row.id, bucket, row.key))
         return rows[-1].key if len(rows) == self._limit else None, len(rows)
 
@@ -253,7 +251,7 @@ class _Window:
             return None, 0  # the pass over the bucket of previews reports it
         seen = await self._see(self._derived, prefix, after, {row.key for row in rows})
         odd = [row for row in rows if seen.get(row.key) != row.etag]
-        await _each(odd, lambda row: self._repairs.check_preview(self._derived, row))
+        await _each(odd, lambda row: self._repairs.check_preview(self._part.bucket, self._derived, row))
         return rows[-1].key if len(rows) == self._limit else None, len(rows)
 
     async def _derived_objects(self, after: str) -> tuple[str | None, int]:

@@ -51,7 +51,7 @@ async def load_photos(
         url = preview_url(artifact["object_id"], artifact["preset"])
         artifacts[artifact["object_id"]].append({**artifact, "url": url})
     return [
-        {**row, "jobs": jobs[row["id"]], "artifacts": artifacts[row["id"]], "links": _links(row["id"], settings)}
+        {**row, "jobs": jobs[row["id"]], "artifacts": artifacts[row["id"]], "links": _links(row, settings)}
         for row in rows
     ]
 
@@ -68,11 +68,13 @@ def preview_url(photo_id: uuid.UUID, preset: str) -> str:
     return f"/v1/photos/{photo_id}/previews/{quote(preset)}"
 
 
-def _links(photo_id: uuid.UUID, settings: JobSettings) -> dict[str, Any]:
-    here = f"/v1/photos/{photo_id}"
+def _links(row: dict[str, Any], settings: JobSettings) -> dict[str, Any]:
+    """Where its parts are, or will be once its jobs are done."""
+    photo_id, here = row["id"], f"/v1/photos/{row['id']}"
+    presets = settings.previews_for(row["bucket"], row["key"])
     return {
         "self": here,
         "original": f"{here}/original",
         "exif": f"{here}/exif",
-        "previews": {preset.name: preview_url(photo_id, preset.name) for preset in settings.presets},
+        "previews": {preset.name: preview_url(photo_id, preset.name) for preset in presets},
     }

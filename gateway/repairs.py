@@ -48,8 +48,20 @@ class Site:
     accept_losses: bool = False
 
     @property
-    def presets(self) -> dict[str, str]:
-        return {preset.name: preset.version for preset in self.jobs.presets}
+    def named_buckets(self) -> set[str]:
+        """The buckets that a hook watches by name: photos may lie there before Postgres knows any."""
+        return {hook.bucket for hook in self.jobs.hooks if hook.bucket is not None and hook.processors != ()}
+
+    def lacks_jobs(self, bucket: str, row: PhotoRow) -> bool:
+        """Some processor that watches there has no job for this photo."""
+        return any(item.name not in row.processors for item in self.jobs.processors_for(bucket, row.key))
+
+    def is_outdated(self, bucket: str, row: PhotoRow) -> bool:
+        """Its previews are done, but one that its hook asks for is absent or of another version. Where nobody watches
+        (any more), nothing is: what was made stays."""
+        if row.previews is None or not self.jobs.processors_for(bucket, row.key):
+            return False
+        return any(row.previews.get(item.name) != item.version for item in self.jobs.previews_for(bucket, row.key))
 
     def past_grace(self, moment: datetime, now: datetime) -> bool:
         return moment < now - timedelta(seconds=self.settings.reconcile_grace_seconds)
@@ -68,6 +80,8 @@ class Repairs:
         """An object whose etag is not that of the key's current row, or that has no row."""
         if listed.etag == known_etag or not self._site.past_grace(listed.modified_at, self._now):
             return
+        if known_etag is None and not self._site.jobs.processors_for(bucket, listed.key):
+            return  # nobody watches there: it passes through untouched, whatever it is
         try:
             keys.check_key(listed.key)
         except InvalidKey:
@@ -101,8 +115,8 @@ class Repairs:
                 await objects.mark_deleted(conn, bucket, row.key)
         self.note("original_missing", "repaired" if accepted else "left", bucket, row.key, photo_id=row.id)
 
-    async def check_preview(self, derived_bucket: str, row: PreviewRow) -> None:
-        """A preview that the listing did not show, or showed with another etag."""
+    async def check_preview(self, bucket: str, derived_bucket: str, row: PreviewRow) -> None:
+        """A preview of a photo in `bucket` that the listing did not show, or showed with another etag."""
         if row.job_state in ("ready", "running"):
             return  # it is being made again already
         try:
@@ -113,7 +127,8 @@ class Repairs:
             if head.etag == row.etag:
                 return
             finding = "preview_changed"
-        if row.preset in self._site.presets and row.job_state == "done":
+        wanted = {preset.name for preset in self._site.jobs.previews_for(bucket, row.source_key)}
+        if row.preset in wanted and row.job_state == "done":
             await self.remake(finding, row.object_id, derived_bucket, row.key)
         else:
             self.note(finding, "left", derived_bucket, row.key)
@@ -222,6 +237,8 @@ class Repairs:
                 filename=keys.safe_filename(listed.key),
             )
             recorded = await ingest.record(conn, stored, self._site.jobs)
+        if recorded is None:
+            return  # the photo that was there was deleted in the meantime, and nobody watches there
         self.note(finding, "repaired", bucket, listed.key, photo_id=recorded.id)
 
     async def _exists(self, bucket: str, key: str) -> bool:

@@ -16,6 +16,7 @@ from webargs.aiohttpparser import AIOHTTPParser
 from gateway.auth import Principal, Scope
 from gateway.context import CONTEXT, Context
 from gateway.errors import Problem
+from gateway.reach import Reach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,12 @@ class Call:
     @property
     def actor(self) -> str:
         return f"{self.principal.name} ({self.principal.access_key})" if self.principal else "anyone"
+
+    @property
+    def reach(self) -> Reach:
+        """What the key is limited to. Only where the route has a scope, and so a principal."""
+        assert self.principal is not None
+        return self.principal.reach
 
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -52,6 +59,7 @@ class Route:
     path: str  # aiohttp's syntax
     handler: Handler
     scope: Scope | None  # None: open to anyone
+    opens_to_limited: bool = False  # True: the handler itself keeps a limited key to its places
     tag: str
     summary: str
     answers: Mapping[int, Answer]
@@ -92,6 +100,8 @@ def bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]
         principal = None
         if route.scope is not None:
             principal = await context.gatekeeper.admit(request.headers.get("Authorization"), route.scope)
+            if principal.reach.is_limited and not route.opens_to_limited:
+                raise _limited(principal)
             await context.limits.take(principal.access_key)
         query = await _PARSER.parse(query_schema, request, location="query") if query_schema else {}
         body = await _PARSER.parse(body_schema, request, location="json") if body_schema else {}
@@ -99,3 +109,8 @@ def bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]
 
     handle.__name__ = route.handler.__name__
     return handle
+
+
+def _limited(principal: Principal) -> Problem:
+    places = ", ".join(principal.reach.places)
+    return Problem("forbidden", f"This key is limited to photos in {places}; it opens nothing but those.")

@@ -17,6 +17,48 @@ class GatewaySettings:
     s3_port: int = field(
         default=8081, metadata=setting("Port of the S3 door; 0 picks a free one.", minimum=0, maximum=65535)
     )
+    master_key: str = field(
+        default="",
+        metadata=setting(
+            "Seals the secrets of keys that open the S3 door: 32 bytes as 64 hexadecimal digits or base64; several are "
+            "separated by commas, and the first one seals. `safelight keys master` makes one."
+        ),
+        repr=False,
+    )
+    s3_host: str = field(default="127.0.0.1", metadata=setting("Address that the S3 door listens on."))
+    s3_processes: int = field(
+        default=1, metadata=setting("Processes of the S3 door, all on one port.", minimum=1, maximum=256)
+    )
+    s3_max_requests: int = field(
+        default=1000,
+        metadata=setting(
+            "Requests in flight in one process of the S3 door; more get SlowDown.", minimum=1, maximum=100_000
+        ),
+    )
+    s3_domains: str = field(
+        default="",
+        metadata=setting("Domains whose subdomains are buckets (virtual-host style), separated by commas."),
+    )
+    s3_public_hosts: str = field(
+        default="",
+        metadata=setting("Names that clients sign where a proxy before the S3 door changes the Host header."),
+    )
+    s3_public_places: str = field(
+        default="",
+        metadata=setting(
+            "What anybody may read by S3, as bucket/prefix separated by commas: derived/photos/public/ for previews."
+        ),
+    )
+    s3_anonymous: str = field(
+        default="refuse",
+        metadata=setting(
+            "Unsigned S3 requests for anything else: refuse, or storage (pass them unsigned; the storage decides)."
+        ),
+    )
+    s3_tls_cert: str = field(
+        default="", metadata=setting("PEM file with the S3 door's certificate; makes it speak TLS.")
+    )
+    s3_tls_key: str = field(default="", metadata=setting("PEM file with the key of that certificate."))
     max_upload_bytes: int = field(
         default=512 << 20, metadata=setting("Larger photos are refused.", minimum=1, maximum=48 << 30)
     )
@@ -85,3 +127,19 @@ class GatewaySettings:
         default=24,
         metadata=setting("Multipart uploads of others older than this are reported.", minimum=0, maximum=24 * 365),
     )
+
+    @property
+    def s3_domain_names(self) -> tuple[str, ...]:
+        return _split(self.s3_domains)
+
+    @property
+    def s3_public_host_names(self) -> tuple[str, ...]:
+        return _split(self.s3_public_hosts)
+
+    @property
+    def s3_public_place_names(self) -> tuple[str, ...]:
+        return _split(self.s3_public_places)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -24,11 +24,12 @@ from aiohttp.http import HttpProcessingError
 from gateway import bodies, ingest, rendering, retries
 from gateway.context import Context
 from gateway.errors import Problem, translate
+from gateway.reach import Reach
 from gateway.retries import Attempt
 from gateway.routing import Call
 from gateway.schemas import PhotoDetailSchema, UploadedSchema
 from storage import failpoints, keys, multiparts, objects
-from storage.blobs import BlobRefused, BlobsUnavailable
+from storage.blobs import BlobRefused, BlobsUnavailable, NoSuchBlob
 from storage.database import Connection, DatabaseUnavailable
 from storage.keys import InvalidKey
 from storage.memory import MemoryBusy
@@ -69,6 +70,7 @@ async def put_photo(call: Call) -> web.StreamResponse:
         key = keys.check_key(request.match_info["key"])
     except InvalidKey as error:
         raise Problem("invalid_key", f"{str(error).capitalize()}.") from None
+    _check_reach(call.reach, bucket, key)
     bodies.check_length(request, context.settings)
     assert call.principal is not None
     async with context.limits.upload(), retries.attempt(request, call.principal, context.database) as attempt:
@@ -78,6 +80,7 @@ async def put_photo(call: Call) -> web.StreamResponse:
         await _require_bucket(bucket, context)
         stored = await _store(
             context,
+            call.reach,
             attempt,
             request.content.read,
             bucket=bucket,
@@ -96,6 +99,8 @@ async def post_photos(call: Call) -> web.StreamResponse:
         raise Problem("not_a_form", "Send multipart/form-data, or PUT the bytes to /v1/photos/{bucket}/{key}.")
     bodies.check_encoding(request)
     bucket = _check_bucket(call.query.get("bucket", context.storage.default_bucket), context)
+    if not call.reach.touches(bucket):
+        raise _out_of_reach(call.reach, bucket)
     assert call.principal is not None
     async with context.limits.upload(), retries.attempt(request, call.principal, context.database) as attempt:
         if attempt.answer is not None:
@@ -120,6 +125,7 @@ async def _store_form(call: Call, attempt: Attempt, bucket: str) -> tuple[list[S
             stored.append(
                 await _store(
                     call.context,
+                    call.reach,
                     attempt,
                     bodies.part_reader(part),
                     bucket=bucket,
@@ -130,7 +136,8 @@ async def _store_form(call: Call, attempt: Attempt, bucket: str) -> tuple[list[S
             )
         except (Problem, BlobRefused, BlobsUnavailable, DatabaseUnavailable, MemoryBusy) as error:
             problem = translate(error)
-            if problem.code in ("body_timeout", "body_cut_short") or (problem.status >= 500 and not stored):
+            hopeless = problem.status >= 500 or problem.code == "forbidden"  # for the next files too
+            if problem.code in ("body_timeout", "body_cut_short") or (hopeless and not stored):
                 raise problem from error
             errors.append({**problem.as_json(), "filename": filename, "index": index})
         index += 1
@@ -146,6 +153,7 @@ async def _store_form(call: Call, attempt: Attempt, bucket: str) -> tuple[list[S
 
 async def _store(
     context: Context,
+    reach: Reach,
     attempt: Attempt,
     read: bodies.Read,
     *,
@@ -161,6 +169,7 @@ async def _store(
     key = await attempt.assign(
         context.database, index, bucket=bucket, key=key, filename=filename, extension=body.format.extension
     )
+    _check_reach(reach, bucket, key)  # again: where the client named none, the key is known only now
     written = await context.blobs.store(
         bucket,
         key,
@@ -182,8 +191,14 @@ async def _store(
         filename=filename,
     )
 
+    async def read_etag() -> str | None:
+        with contextlib.suppress(NoSuchBlob):
+            return (await context.blobs.head(bucket, key)).etag
+        return None
+
     async def record(conn: Connection) -> objects.Recorded:
-        recorded = await ingest.record(conn, stored, context.jobs, blobs=context.blobs)
+        recorded = await ingest.record(conn, stored, context.jobs, asked_for=True, read_etag=read_etag)
+        assert recorded is not None
         if last:
             await attempt.finish(conn, [(recorded.id, written.sha256)])
         await failpoints.reach("tx.before_commit")
@@ -242,6 +257,15 @@ def _check_bucket(bucket: str, context: Context) -> str:
     return bucket
 
 
+def _check_reach(reach: Reach, bucket: str, key: str) -> None:
+    if not reach.covers(bucket, key):
+        raise _out_of_reach(reach, f"{bucket}/{key}")
+
+
+def _out_of_reach(reach: Reach, what: str) -> Problem:
+    return Problem("forbidden", f"This key is limited to {', '.join(reach.places)}, and {what} lies outside.")
+
+
 async def _require_bucket(bucket: str, context: Context) -> None:
     if not await context.blobs.has_bucket(bucket):
         raise Problem("no_such_bucket", "Create the bucket in the storage, or name one that exists.")
@@ -277,8 +301,8 @@ async def _load(call: Call, photo_ids: list[uuid.UUID]) -> list[dict[str, Any]]:
             await context.watch.wait(photo_id, partial(_settled, context, photo_id), seconds=left_seconds)
         async with context.database.connection() as conn:
             photo = await rendering.load_photo(conn, photo_id, context.jobs, traces=False)
-        if photo is None:
-            raise Problem("no_such_photo", "It was deleted in the meantime.")
+        if photo is None or not call.reach.covers(photo["bucket"], photo["key"]):
+            raise Problem("no_such_photo", "It was deleted in the meantime, or this key was limited to other places.")
         photos.append(photo)
     return photos
 

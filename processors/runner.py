@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import structlog
 
 from processors import registry
-from processors.contract import Artifact, Incomplete, Outcome, Processor, Source
+from processors.contract import Artifact, Incomplete, Outcome, Processor, Source, Unprocessable
 from processors.retry import Corrupted, JobFailed
 from processors.sandbox.pool import Sandbox
 from processors.settings import JobSettings
@@ -162,20 +162,24 @@ class Runner:
         return ended
 
     async def _process(self, processor: Processor, claim: Claim) -> Outcome:
+        if claim.size_bytes > self._settings.max_photo_bytes:
+            most = f"{self._settings.max_photo_bytes} are allowed (SAFELIGHT_MAX_PHOTO_BYTES)"
+            raise Unprocessable("too_large", f"It has {claim.size_bytes} bytes; {most}.")
         if processor.reads == "head" and claim.size_bytes > self._settings.head_bytes:
             head = await self._blobs.read(
                 claim.bucket, claim.key, etag=claim.etag, first_bytes=self._settings.head_bytes
             )
             source = Source(data=head, size_bytes=claim.size_bytes, complete=False)
             with contextlib.suppress(Incomplete):
-                return await self._decode(processor, source)
+                return await self._decode(processor, source, claim)
         data = await self._blobs.read(claim.bucket, claim.key, etag=claim.etag)
         await _verify(data, claim)
-        return await self._decode(processor, Source(data=data, size_bytes=len(data)))
+        return await self._decode(processor, Source(data=data, size_bytes=len(data)), claim)
 
-    async def _decode(self, processor: Processor, source: Source) -> Outcome:
+    async def _decode(self, processor: Processor, source: Source, claim: Claim) -> Outcome:
         await failpoints.reach("read.after")
-        running = asyncio.create_task(self._sandbox.run(processor.name, source, self._settings.options))
+        options = self._settings.options_for(claim.bucket, claim.key)
+        running = asyncio.create_task(self._sandbox.run(processor.name, source, options))
         try:
             await asyncio.sleep(0)  # the child has the photo, or is about to
             await failpoints.reach("child.running")
@@ -221,11 +225,12 @@ class Runner:
         )
 
     async def _supersede(self, claim: Claim) -> str:
-        """Other bytes lie under the key than this job was made for. Whatever lies there now gets its jobs (it may
-        be there without a row, when two writers of one key finished in another order than they were recorded)."""
+        """Other bytes lie under the key than this job was made for. Whatever lies there now gets its jobs, watched or
+        not (it may be there without a row, when two writers of one key finished in another order than they were
+        recorded)."""
         plans = [
             Plan(processor=item.name, version=item.version, max_attempts=self._settings.max_attempts)
-            for item in registry.available()
+            for item in self._settings.processors_for(claim.bucket, claim.key, asked_for=True)
         ]
         async with self._database.transaction() as conn:
             await objects.lock_key(conn, claim.bucket, claim.key)  # what is found must still be so when it is recorded

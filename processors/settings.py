@@ -1,11 +1,13 @@
-"""What the queue and the workers must be told: times, limits, presets."""
+"""What the queue and the workers must be told: times, limits, presets, and what is watched (processors.hooks)."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from processors.contract import Limits, Options, Preset
+from processors import registry
+from processors.contract import Limits, Options, Preset, Processor
+from processors.hooks import DEFAULT_HOOKS, Hook, find_hook
 from storage.settings import setting
 
 DEFAULT_PRESETS = (
@@ -72,6 +74,14 @@ class JobSettings:
     child_photos: int = field(
         default=500, metadata=setting("Photos after which a child is replaced.", minimum=1, maximum=1_000_000)
     )
+    max_photo_bytes: int = field(
+        default=512 << 20,
+        metadata=setting(
+            "Larger photos are rejected unread, by whatever door they came: one is held in memory whole.",
+            minimum=1,
+            maximum=48 << 30,
+        ),
+    )
     head_bytes: int = field(
         default=256 << 10,
         metadata=setting("How much of a photo is read for its EXIF at first.", minimum=4096, maximum=16 << 20),
@@ -86,7 +96,37 @@ class JobSettings:
         default=DEFAULT_PRESETS,
         metadata=setting("Previews to make, as name:max side in px:webp or jpeg:quality, separated by commas."),
     )
+    hooks: tuple[Hook, ...] = field(
+        default=DEFAULT_HOOKS,
+        metadata=setting(
+            "What is watched, as bucket/prefix:processors:presets, separated by commas, lists joined by +; the longest "
+            "match decides. * is any bucket but that of previews; what is left out means all; `none` for processors "
+            "watches nothing."
+        ),
+    )
 
     @property
     def options(self) -> Options:
         return Options(presets=self.presets, limits=Limits(max_pixels=self.max_pixels, max_side_px=self.max_side_px))
+
+    def options_for(self, bucket: str, key: str) -> Options:
+        """What processors may see of the configuration there: of the presets those that its hook names. Where nobody
+        watches all of them: what is processed there was asked for."""
+        hook = find_hook(self.hooks, bucket, key)
+        if hook is None or hook.presets is None:
+            return self.options
+        return replace(self.options, presets=tuple(item for item in self.presets if item.name in hook.presets))
+
+    def processors_for(self, bucket: str, key: str, *, asked_for: bool = False) -> tuple[Processor, ...]:
+        """The processors that watch there, in the registry's order; none where nobody watches. `asked_for`: somebody
+        named this very photo, so that where nobody watches, all of them process it."""
+        hook = find_hook(self.hooks, bucket, key)
+        names = hook.processors if hook else ()
+        if names is None or (asked_for and not names):
+            return registry.available()
+        return tuple(item for item in registry.available() if item.name in names)
+
+    def previews_for(self, bucket: str, key: str) -> tuple[Preset, ...]:
+        """The previews that a photo there gets."""
+        names = [item.name for item in self.processors_for(bucket, key, asked_for=True)]
+        return self.options_for(bucket, key).presets if registry.PREVIEW.name in names else ()

@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from importlib.metadata import version as installed_version
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from safelight import logs
-from safelight.settings import Settings, SettingsError, load, process_settings, variables
-from storage import credentials, failpoints
-from storage.database import Connection, Database, DatabaseUnavailable
-from storage.settings import StorageSettings
-
-T = TypeVar("T")
+from processors.contract import Preset
+from safelight import console, keys, logs
+from safelight.console import AsJson
+from safelight.settings import Settings, SettingsError, load, variables
+from storage import failpoints
+from storage.database import Database
 
 app = typer.Typer(
     name="safelight",
@@ -32,10 +30,7 @@ app = typer.Typer(
     "[b]safelight up[/b] starts everything on this machine. In production run [b]migrate[/b] once, then "
     "[b]gateway[/b] and as many [b]worker[/b]s as you like. [b]settings[/b] lists what can be set by the environment.",
 )
-keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
-app.add_typer(keys_app, name="keys")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+app.add_typer(keys.keys_app, name="keys")
 
 
 def main() -> None:
@@ -65,7 +60,35 @@ def gateway() -> None:
     from gateway.app import serve
 
     settings = _settings()
-    _run(serve(settings.gateway, settings.jobs, settings.storage, ports_file=os.environ.get("SAFELIGHT_PORTS_FILE")))
+    console.run(
+        serve(settings.gateway, settings.jobs, settings.storage, ports_file=os.environ.get("SAFELIGHT_PORTS_FILE"))
+    )
+
+
+@app.command()
+def door(
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=256, help="How many, all on one port; SAFELIGHT_S3_PROCESSES if left out.")
+    ] = None,
+) -> None:
+    """Run the S3 door: any S3 client puts photos in and reads previews out. Stops gracefully on SIGTERM.
+
+    Give each client a key: [b]safelight keys create --name NAME[/b]. The door opens the keys' secrets with
+    SAFELIGHT_MASTER_KEY, the same with which they were made. With SAFELIGHT_S3_TLS_CERT it speaks TLS.
+    """
+    from gateway.door.app import serve, serve_many
+
+    found = _settings()
+    if not found.gateway.master_key:
+        console.fail(
+            "SAFELIGHT_MASTER_KEY is not set. The keys' secrets are sealed with it; `safelight keys master` makes one."
+        )
+    wanted = replace(found.gateway, s3_processes=processes or found.gateway.s3_processes)
+    ports_file = os.environ.get("SAFELIGHT_PORTS_FILE")
+    if wanted.s3_processes > 1 and "SAFELIGHT_DOOR_CHILD" not in os.environ:
+        console.run(serve_many(wanted, grace_seconds=found.jobs.grace_seconds, ports_file=ports_file))
+    else:
+        console.run(serve(wanted, found.jobs, found.storage, ports_file=ports_file))
 
 
 @app.command()
@@ -74,7 +97,7 @@ def worker() -> None:
     from processors.worker import work
 
     settings = _settings()
-    _run(work(settings.jobs, settings.storage))
+    console.run(work(settings.jobs, settings.storage))
 
 
 @app.command()
@@ -84,7 +107,7 @@ def migrate() -> None:
     async def run(database: Database) -> int:
         return await database.migrate()
 
-    typer.echo(f"The schema is at version {_with_database(run)}.")
+    typer.echo(f"The schema is at version {console.with_database(run)}.")
 
 
 @app.command()
@@ -124,9 +147,9 @@ def reconcile(
 
     found = _settings()
     if prefix and bucket is None:
-        _fail("--prefix needs --bucket: name the bucket that the prefix is of.")
+        console.fail("--prefix needs --bucket: name the bucket that the prefix is of.")
     if bucket == found.storage.derived_bucket:
-        _fail(f"{bucket} holds the previews. Name a bucket of photos: its previews are looked at as well.")
+        console.fail(f"{bucket} holds the previews. Name a bucket of photos: its previews are looked at as well.")
     wish = Wish(
         bucket=bucket,
         prefix=prefix,
@@ -136,7 +159,7 @@ def reconcile(
         accept_losses=accept_losses,
         as_json=as_json,
     )
-    raise typer.Exit(_run(run_reconcile(found, wish)))
+    raise typer.Exit(console.run(run_reconcile(found, wish)))
 
 
 @app.command()
@@ -165,142 +188,38 @@ def version() -> None:
     typer.echo(installed_version("safelight"))
 
 
-@keys_app.command("create")
-def create_key(
-    name: Annotated[str, typer.Option(help="Whose it is, for the audit.")],
-    scopes: Annotated[str, typer.Option(help="Of read, write, admin; separated by commas.")] = "read,write",
-    expires_days: Annotated[float | None, typer.Option(help="Valid for that many days; for ever if left out.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a key and print its secret, once."""
-    credential, wanted = credentials.generate(), _scopes(scopes)
-    expires_at = datetime.now(UTC) + timedelta(days=expires_days) if expires_days else None
-    _with_connection(lambda conn: credentials.create(conn, credential, name=name, scopes=wanted, expires_at=expires_at))
-    if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "access_key": credential.access_key,
-                    "secret_key": credential.secret_key,
-                    "token": credential.token,
-                    "scopes": wanted,
-                    "expires_at": expires_at.isoformat() if expires_at else None,
-                }
-            )
-        )
-        return
-    typer.echo(f"Access key  {credential.access_key}")
-    typer.echo(f"Secret key  {credential.secret_key}")
-    typer.echo(f"Send it as  Authorization: Bearer {credential.token}")
-    typer.echo("The secret is not kept: note it now.")
-
-
-@keys_app.command("ensure")
-def ensure_key(
-    name: Annotated[str, typer.Option(help="Whose it is, for the audit.")],
-    scopes: Annotated[str, typer.Option(help="Of read, write, admin; separated by commas.")] = "read,write",
-) -> None:
-    """Store a key that you made: SAFELIGHT_KEY holds it as access_key.secret_key. Safe to repeat."""
-    credential = credentials.parse_token(os.environ.get("SAFELIGHT_KEY", ""))
-    if credential is None or credential.access_key.upper() != credential.access_key:
-        _fail(
-            "SAFELIGHT_KEY must hold <access key>.<secret key>: 16 to 40 capital letters and digits, a dot, and "
-            "16 to 128 characters."
-        )
-    wanted = _scopes(scopes)
-    _with_connection(lambda conn: credentials.create(conn, credential, name=name, scopes=wanted))
-    typer.echo(f"The key {credential.access_key} is there.")
-
-
-@keys_app.command("list")
-def list_keys(as_json: AsJson = False) -> None:
-    """List the keys, without their secrets."""
-    rows = _with_connection(credentials.list_keys)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2, default=lambda value: value.isoformat()))
-        return
-    table = Table("Access key", "Name", "Scopes", "Created", "Expires", "Revoked", box=None, header_style="bold")
-    for row in rows:
-        times = [row[column].strftime("%Y-%m-%d %H:%M") if row[column] else "" for column in _TIMES]
-        table.add_row(row["access_key"], row["name"], ", ".join(row["scopes"]), *times)
-    Console().print(table)
-
-
-@keys_app.command("revoke")
-def revoke_key(access_key: Annotated[str, typer.Argument(help="As `safelight keys list` shows it.")]) -> None:
-    """Revoke a key. It opens nothing any more within a second."""
-    if not _with_connection(lambda conn: credentials.revoke(conn, access_key)):
-        _fail(f"There is no key {access_key}. `safelight keys list` shows those that there are.")
-    typer.echo(f"The key {access_key} is revoked.")
-
-
-_TIMES = ("created_at", "expires_at", "revoked_at")
-
-
 def _settings() -> Settings:
     found = load({name: value for name, value in os.environ.items() if name not in _NO_SETTINGS})
     logs.configure(found.process)
     try:
         failpoints.arm(os.environ)
     except ValueError as error:
-        _fail(str(error))
+        console.fail(str(error))
     return found
 
 
-# Variables of ours that are no settings: they belong to `safelight up`, `safelight keys ensure` and the fault tests.
-_NO_SETTINGS = ("SAFELIGHT_PORTS_FILE", "SAFELIGHT_KEY", "SAFELIGHT_FAILPOINT", "SAFELIGHT_FAILPOINT_DIR")
-
-
-def _run(main: Coroutine[Any, Any, T]) -> T:
-    """Run on uvloop. A database that cannot be used is one sentence, not a traceback."""
-    import uvloop
-
-    try:
-        return uvloop.run(main)
-    except DatabaseUnavailable:
-        _fail("Postgres cannot be used. Check SAFELIGHT_POSTGRES_DSN and that the server is up.")
-
-
-def _with_connection(action: Callable[[Connection], Awaitable[T]]) -> T:
-    async def run(database: Database) -> T:
-        async with database.transaction() as conn:
-            return await action(conn)
-
-    return _with_database(run)
-
-
-def _with_database(action: Callable[[Database], Awaitable[T]]) -> T:
-    """For commands that need Postgres alone: the other settings need not be there."""
-    logs.configure(process_settings(os.environ))
-    dsn = os.environ.get("SAFELIGHT_POSTGRES_DSN", "")
-    if not dsn:
-        _fail("SAFELIGHT_POSTGRES_DSN is not set. Set it to postgresql://user:password@host:port/database.")
-    storage = StorageSettings(postgres_dsn=dsn, s3_access_key="", s3_secret_key="")
-
-    async def run() -> T:
-        async with Database(storage) as database:
-            return await action(database)
-
-    return _run(run())
-
-
-def _scopes(text: str) -> list[str]:
-    wanted = [part.strip() for part in text.split(",") if part.strip()]
-    unknown = sorted(set(wanted) - set(credentials.SCOPES))
-    if unknown or not wanted:
-        _fail(f"Scopes are {', '.join(credentials.SCOPES)}; not {', '.join(unknown) or 'none'}.")
-    return wanted
+# Variables of ours that are no settings: they belong to `safelight up`, `safelight keys` and the fault tests.
+_NO_SETTINGS = (
+    "SAFELIGHT_PORTS_FILE",
+    "SAFELIGHT_KEY",
+    "SAFELIGHT_DOOR_CHILD",
+    keys.STORAGE_SECRET,
+    "SAFELIGHT_FAILPOINT",
+    "SAFELIGHT_FAILPOINT_DIR",
+)
 
 
 def _default(value: Any) -> str | None:
     if isinstance(value, tuple):
-        return ",".join(f"{item.name}:{item.max_side_px}:{item.format}:{item.quality}" for item in value)
-    return None if value.__class__.__name__ == "_MISSING_TYPE" else str(value if value is not None else "(none)")
+        return ",".join(_written(item) for item in value)
+    return None if value.__class__.__name__ == "_MISSING_TYPE" else str("(none)" if value in (None, "") else value)
 
 
-def _fail(sentence: str) -> NoReturn:
-    typer.echo(sentence, err=True)
-    raise typer.Exit(2)
+def _written(item: Any) -> str:
+    """A preset or a hook, as it is written in its setting."""
+    if isinstance(item, Preset):
+        return f"{item.name}:{item.max_side_px}:{item.format}:{item.quality}"
+    return str(item)
 
 
 def _fail_settings(error: SettingsError) -> None:

@@ -10,14 +10,18 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.settings import GatewaySettings
+from processors import registry
 from processors.contract import Preset
-from processors.settings import JobSettings
+from processors.hooks import Hook, parse_hooks
+from processors.settings import DEFAULT_PRESETS, JobSettings
+from storage.sealing import MasterKeys
 from storage.settings import StorageSettings, setting
 
 PREFIX = "SAFELIGHT_"
@@ -91,7 +95,13 @@ def load(environ: Mapping[str, str]) -> Settings:
     problems += _contradictions(sections)
     if problems:
         raise SettingsError(problems)
-    return Settings(**{name: SECTIONS[name](**values) for name, values in sections.items()})
+    return _close_derived(Settings(**{name: SECTIONS[name](**values) for name, values in sections.items()}))
+
+
+def _close_derived(found: Settings) -> Settings:
+    """With a rule that no preview is ever taken for a photo, by whatever door it comes."""
+    nobody = Hook(bucket=found.storage.derived_bucket, prefix="", processors=(), presets=None)
+    return replace(found, jobs=replace(found.jobs, hooks=(*found.jobs.hooks, nobody)))
 
 
 def _section(kind: type[Any], environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
@@ -129,6 +139,8 @@ def _parse(item: Field[Any], hint: Any, text: str) -> Any:
         if high is not None and number > high:
             raise ValueError(f"it must be at most {high:g}")
         return number
+    if item.name == "hooks":
+        return parse_hooks(text)
     return tuple(_preset(part.strip()) for part in text.split(",") if part.strip())
 
 
@@ -156,6 +168,8 @@ def _check_text(name: str, text: str) -> None:
             raise ValueError(f"it must be a URL that begins with {_URL_SCHEMES[name][0]}://")
     if name.endswith("_bucket") and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", text):
         raise ValueError("a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")
+    if name == "master_key":
+        MasterKeys.parse(text)
     if name == "log_format" and text not in ("console", "json"):
         raise ValueError("it must be console or json")
     if name == "log_level" and text not in ("debug", "info", "warning", "error"):
@@ -183,4 +197,36 @@ def _contradictions(sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
     names = [preset.name for preset in jobs.get("presets", ())]
     if len(set(names)) != len(names):
         problems.append("SAFELIGHT_PRESETS names a preset twice. Give each its own name.")
-    return problems
+    return problems + _hook_contradictions(jobs.get("hooks", ()), jobs.get("presets", DEFAULT_PRESETS), derived)
+
+
+def _hook_contradictions(hooks: Sequence[Hook], presets: Sequence[Preset], derived: str) -> list[str]:
+    places = Counter(hook.place for hook in hooks)
+    problems = [
+        f"SAFELIGHT_HOOKS names {place!r} {times} times. Write one rule for it."
+        for place, times in places.items()
+        if times > 1
+    ]
+    if any(hook.bucket == derived for hook in hooks):
+        problems.append(
+            f"SAFELIGHT_HOOKS names {derived!r}, the bucket of previews (SAFELIGHT_DERIVED_BUCKET). "
+            "Leave it out: it is never watched."
+        )
+    named_processors = dict.fromkeys(name for hook in hooks for name in hook.processors or ())
+    problems += _unknown("processor", named_processors, _processor_names(named_processors))
+    named_presets = dict.fromkeys(name for hook in hooks for name in hook.presets or ())
+    return problems + _unknown("preset", named_presets, [preset.name for preset in presets])
+
+
+def _unknown(what: str, named: Iterable[str], known: Sequence[str]) -> list[str]:
+    return [
+        f"SAFELIGHT_HOOKS names {name!r}, which is no {what}. There are {', '.join(known)}."
+        for name in named
+        if name not in known
+    ]
+
+
+def _processor_names(named: Iterable[str]) -> list[str]:
+    """Of the processors that there are. Those of other packages are imported only where one might be meant."""
+    builtin = [item.name for item in registry.BUILTIN]
+    return builtin if set(named) <= set(builtin) else [item.name for item in registry.available()]

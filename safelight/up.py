@@ -20,7 +20,14 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from safelight.embedded import FolderInUse, Server, ServerFailed, WheelMissing
-from safelight.embedded.addresses import answers, choose_gateway_ports, describe, keep_key, read_urls
+from safelight.embedded.addresses import (
+    answers,
+    choose_gateway_ports,
+    describe,
+    keep_key,
+    keep_master_key,
+    read_urls,
+)
 from safelight.embedded.children import Child, Keeper, read_to_end, stop_children
 from safelight.embedded.folder import lock, make_private, name_holder, write_private
 from safelight.embedded.identity import NoIdentity
@@ -32,10 +39,12 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "migrate": (*_SAFELIGHT, "migrate"),
     "keys": (*_SAFELIGHT, "keys", "ensure", "--name", "up", "--scopes", "read,write,admin"),
     "gateway": (*_SAFELIGHT, "gateway"),
+    "door": (*_SAFELIGHT, "door"),
     "worker": (*_SAFELIGHT, "worker"),
 }
 # For our children alone; no settings of the user's.
 PORTS_FILE, KEY = "SAFELIGHT_PORTS_FILE", "SAFELIGHT_KEY"
+MASTER_KEY = "SAFELIGHT_MASTER_KEY"
 READY_SECONDS = 60.0
 TEND_SECONDS = 0.2
 SAME_WISH_SECONDS = 0.5
@@ -103,10 +112,12 @@ class Run:
             settings = load(environment)
             grace_seconds = settings.jobs.grace_seconds
             keys = keep_key(data_dir)
+            if not environment.get(MASTER_KEY, "").strip():
+                environment[MASTER_KEY] = keep_master_key(data_dir)
             token = f"{keys['access_key']}.{keys['secret_key']}"
             self.run_once("migrate", "Preparing the database", environment)
             self.run_once("keys", "Making a key", environment | {KEY: token})
-            urls = self.start_children(data_dir / "listening.json", environment)
+            urls = self.start_children(data_dir, environment)
             write_private(data_dir / "connection.json", json.dumps(describe(settings, urls, keys, token), indent=2))
             self.greet(data_dir, settings, urls, token)
             self.keep_running()
@@ -137,24 +148,31 @@ class Run:
         if child.exit_code != 0:
             raise Failed(f"`safelight {key}` failed with exit code {child.exit_code}:\n{said[-8000:]}")
 
-    def start_children(self, ports_file: Path, environment: dict[str, str]) -> dict[str, Any]:
-        """Launch gateway and worker; the gateway's addresses once it says that it is ready."""
-        self.say("Starting gateway and worker ...")
-        ports_file.unlink(missing_ok=True)
-        environment = environment | {PORTS_FILE: str(ports_file), "PYTHONUNBUFFERED": "1"}
-        gateway = Child("gateway", self.commands["gateway"], environment)
+    def start_children(self, data_dir: Path, environment: dict[str, str]) -> dict[str, Any]:
+        """Launch gateway, S3 door and worker; the addresses once they say that they are ready."""
+        self.say("Starting gateway, S3 door and worker ...")
+        environment = environment | {"PYTHONUNBUFFERED": "1"}
+        ports_files = {name: data_dir / f"listening-{name}.json" for name in ("gateway", "door")}
+        listeners = []
+        for name, path in ports_files.items():
+            path.unlink(missing_ok=True)
+            listeners.append(Child(name, self.commands[name], environment | {PORTS_FILE: str(path)}))
         worker = Child("worker", self.commands["worker"], environment)
-        self.children = [gateway, worker]
+        self.children = [*listeners, worker]
         for child in self.children:
             child.launch()
         keeper, deadline = Keeper([worker, *self.servers]), time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             self.check()
             self.tend(keeper)
-            if not gateway.running:
-                raise Failed(f"The gateway ended while starting (exit code {gateway.exit_code}); see above for why.")
-            urls = read_urls(ports_file)
-            if urls and answers(f"{urls['http_url']}/readyz"):
+            for child in listeners:
+                if not child.running:
+                    raise Failed(
+                        f"The {child.name} ended while starting (exit code {child.exit_code}); see above for why."
+                    )
+            found = [read_urls(path) for path in ports_files.values()]
+            urls = {name: url for part in found for name, url in (part or {}).items()}
+            if all(found) and answers(f"{urls['http_url']}/readyz"):
                 return urls
             time.sleep(0.05)
         raise Failed(f"The gateway was not ready within {READY_SECONDS:g} s; see above for why.")
@@ -181,7 +199,7 @@ class Run:
         lines = {
             "REST": urls["http_url"],
             "Swagger UI": f"{urls['http_url']}/docs",
-            "S3 door": urls.get("s3_url"),
+            "S3 door": f"{urls['s3_url']} (access key and secret key: the token's two halves)",
             "Storage": settings.storage.s3_endpoint or "AWS S3",
             "Token": token,
             "Data": f"{data_dir} (connection.json there holds every address and key)",

@@ -7,7 +7,7 @@ version). Does no S3; what the storage really holds was read by the caller.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -55,6 +55,7 @@ class PhotoFilter:
     taken_after: datetime | None = None  # local time of the camera, naive
     taken_before: datetime | None = None
     camera: str | None = None  # part of "make model", in any case
+    places: tuple[str, ...] = ()  # only within these, each `bucket` or `bucket/prefix`; none: anywhere
 
 
 async def lock_key(conn: Connection, bucket: str, key: str) -> None:
@@ -129,6 +130,14 @@ async def find_current(conn: Connection, bucket: str, key: str) -> dict[str, Any
     return dict(row) if row else None
 
 
+async def find_many(conn: Connection, bucket: str, keys: Sequence[str]) -> dict[str, uuid.UUID]:
+    """Key -> id of the photos that are current under these keys."""
+    rows = await conn.fetch(
+        f"select key, id from object where bucket = $1 and key = any($2) and {_CURRENT}", bucket, list(keys)
+    )
+    return {row["key"]: row["id"] for row in rows}
+
+
 async def list_current(
     conn: Connection, wanted: PhotoFilter, *, after: tuple[datetime, uuid.UUID] | None, limit: int
 ) -> list[dict[str, Any]]:
@@ -145,6 +154,14 @@ async def list_current(
         add("bucket = {}", wanted.bucket)
     if wanted.prefix:
         add("starts_with(key, {})", wanted.prefix)
+    if wanted.places:
+        buckets, _, prefixes = zip(*(place.partition("/") for place in wanted.places), strict=True)
+        add(
+            "exists (select from unnest({}::text[], {}::text[]) as place (bucket, prefix)"
+            " where object.bucket = place.bucket and starts_with(object.key, place.prefix))",
+            buckets,
+            prefixes,
+        )
     if wanted.status is not None:
         add("status = {}", wanted.status)
     if wanted.taken_after is not None:
@@ -163,12 +180,20 @@ async def list_current(
     return [dict(row) for row in rows]
 
 
-async def mark_deleted(conn: Connection, bucket: str, key: str) -> uuid.UUID | None:
+async def mark_deleted(
+    conn: Connection, bucket: str, key: str, *, only_id: uuid.UUID | None = None
+) -> uuid.UUID | None:
     """The photo under this key is gone. Its jobs end, its artifacts become garbage. Must run in a transaction. Returns
-    its id, None where no photo was there."""
+    its id, None where no photo was there, or not the generation `only_id`: then nothing is done."""
     await lock_key(conn, bucket, key)
     object_id: uuid.UUID | None = await conn.fetchval(
-        f"update object set deleted_at = now() where bucket = $1 and key = $2 and {_CURRENT} returning id", bucket, key
+        f"""
+        update object set deleted_at = now()
+        where bucket = $1 and key = $2 and {_CURRENT} and id = coalesce($3, id) returning id
+        """,
+        bucket,
+        key,
+        only_id,
     )
     if object_id is None:
         return None

@@ -39,8 +39,8 @@ class PhotoRow:
     key: str
     etag: str
     past_grace: bool  # older than the grace period
-    outdated: bool  # its previews are done, but a wanted one is absent or of another version
-    unplanned: bool  # some processor has no job for it
+    previews: Mapping[str, str] | None  # preset -> version of what is there, once they are done; None: they are not
+    processors: frozenset[str]  # that have a job for it, in whatever state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,24 +180,19 @@ async def list_photos(
     after: str,
     limit: int,
     grace_seconds: float,
-    presets: Mapping[str, str],
-    processors: Sequence[str],
 ) -> list[PhotoRow]:
-    """A window of current photos by key. `presets`: version by name, as configured."""
+    """A window of current photos by key."""
     rows = await conn.fetch(
         f"""
         select object.id, object.key, object.etag,
                object.created_at < now() - $5::float8 * interval '1 s' as past_grace,
-               coalesce(job.outcome = 'ok' and object.status <> 'rejected' and exists (
-                 select from unnest($6::text[], $7::text[]) as wanted (preset, version)
-                 where not exists (select from artifact where artifact.object_id = object.id
-                                     and artifact.preset = wanted.preset and artifact.preset_version = wanted.version)
-               ), false) as outdated,
-               exists (select from unnest($8::text[]) as planned (processor)
-                       where not exists (select from job where job.object_id = object.id
-                                           and job.processor = planned.processor)) as unplanned
-        from object left join job on job.object_id = object.id and job.processor = 'preview'
-        where object.bucket = $1 and object.key ~>=~ $2 and object.key ~>~ $3 and object.key ~<~ ($2::text || $9::text)
+               case when object.status <> 'rejected' and exists (
+                 select from job where job.object_id = object.id and job.processor = 'preview' and job.outcome = 'ok'
+               ) then (select coalesce(jsonb_object_agg(preset, preset_version), '{{}}')
+                       from artifact where artifact.object_id = object.id) end as previews,
+               array(select processor from job where job.object_id = object.id) as processors
+        from object
+        where object.bucket = $1 and object.key ~>=~ $2 and object.key ~>~ $3 and object.key ~<~ ($2::text || $6::text)
           and {_CURRENT}
         order by object.key using ~<~ limit $4
         """,
@@ -206,12 +201,9 @@ async def list_photos(
         after,
         limit,
         grace_seconds,
-        list(presets),
-        list(presets.values()),
-        list(processors),
         _AFTER_ALL,
     )
-    return [PhotoRow(**dict(row)) for row in rows]
+    return [PhotoRow(**{**dict(row), "processors": frozenset(row["processors"])}) for row in rows]
 
 
 async def list_previews(

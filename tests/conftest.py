@@ -18,6 +18,7 @@ from tests.servers import S3Backend, Servers
 TOOLS = {
     "needs_chromium": ("chromium", "chromium-browser", "google-chrome"),
     "needs_exiftool": ("exiftool",),
+    "needs_node": ("node",),
     "needs_promtool": ("promtool",),
 }
 

@@ -51,7 +51,9 @@ def crc64nvme_from_table(data: bytes, previous: int = 0) -> int:
     return _from_table(data, previous, *_CRC64NVME)
 
 
-def _choose() -> tuple[Crc, Crc, bool]:
+@lru_cache(maxsize=1)
+def _chosen() -> tuple[Crc, Crc, bool]:
+    """Imported when first needed: the runtime takes 5 MB, and most clients ask for neither."""
     try:
         native = importlib.import_module("awscrt.checksums")
     except ImportError:
@@ -59,4 +61,14 @@ def _choose() -> tuple[Crc, Crc, bool]:
     return native.crc32c, native.crc64nvme, True
 
 
-crc32c, crc64nvme, is_fast = _choose()
+def crc32c(data: bytes, previous: int = 0) -> int:
+    return _chosen()[0](data, previous)
+
+
+def crc64nvme(data: bytes, previous: int = 0) -> int:
+    return _chosen()[1](data, previous)
+
+
+def is_fast() -> bool:
+    """Whether the AWS common runtime does the work."""
+    return _chosen()[2]

@@ -40,6 +40,7 @@ CODES: Final[dict[str, str]] = {
     "empty": "The file has no bytes.",
     "not_an_image": "The file does not begin like any image.",
     "unsupported_format": "The file is an image of a kind that is not accepted.",
+    "too_large": "The file has more bytes than are allowed.",
     "truncated": "The file ends before its image does.",
     "malformed": "The file's structure or its compressed image is damaged.",
     "too_many_pixels": "The image has more pixels than are allowed.",

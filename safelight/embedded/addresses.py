@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from safelight.embedded.folder import LOCALHOST, choose_port, is_free, keep_secrets
 from safelight.settings import Settings, SettingsError
+from storage import sealing
 
 USUAL_PORTS = {"SAFELIGHT_HTTP_PORT": 8080, "SAFELIGHT_S3_PORT": 8081}
 
@@ -50,8 +51,13 @@ def keep_key(data_dir: Path) -> dict[str, str]:
     return {"access_key": f"SL{secrets['access_key'][:18].upper()}", "secret_key": secrets["secret_key"]}
 
 
+def keep_master_key(data_dir: Path) -> str:
+    """This stack's own master key: made once, and needed by every key that opens its S3 door."""
+    return keep_secrets(data_dir, ["master_key"], sealing.generate)["master_key"]
+
+
 def read_urls(path: Path) -> dict[str, Any] | None:
-    """What a gateway wrote when it began to listen; None before that."""
+    """What a gateway or S3 door wrote when it began to listen; None before that."""
     try:
         urls: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -77,7 +83,7 @@ def describe(settings: Settings, urls: Mapping[str, Any], keys: Mapping[str, str
     storage = settings.storage
     return {
         "http_url": urls["http_url"],
-        "s3_url": urls.get("s3_url"),
+        "s3_url": urls["s3_url"],
         "access_key": keys["access_key"],
         "secret_key": keys["secret_key"],
         "token": token,

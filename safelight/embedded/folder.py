@@ -13,7 +13,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,18 @@ def write_private(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def keep_secrets(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Random secrets by name, of letters and digits: made once per folder, the same ever after."""
+def _make_secret() -> str:
+    return secrets.token_hex(20)
+
+
+def keep_secrets(folder: Path, names: Iterable[str], make: Callable[[], str] = _make_secret) -> dict[str, str]:
+    """Random secrets by name, of letters and digits unless `make` says otherwise: made once per folder, the same ever
+    after."""
     path = folder / "secrets.json"
     kept = _read(path)
     missing = [name for name in names if name not in kept]
     if missing:
-        kept |= {name: secrets.token_hex(20) for name in missing}
+        kept |= {name: make() for name in missing}
         write_private(path, json.dumps(kept, indent=2))
     return kept
 

@@ -30,6 +30,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from safelight import settings
+from storage.sealing import MasterKeys
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -37,7 +38,7 @@ EXAMPLE = (ROOT / ".env.example").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PACKAGES = ("gateway", "processors", "storage", "safelight")
 REFERENCE = re.compile(r"\$\$|\$\{(\w+)(?:(:[-?])([^}]*))?\}")
-SECRET = re.compile(r"PASSWORD|SECRET|_DSN|REDIS_URL|MC_HOST")
+SECRET = re.compile(r"PASSWORD|SECRET|MASTER_KEY|_DSN|REDIS_URL|MC_HOST")
 Compose = dict[str, Any]
 
 
@@ -46,7 +47,7 @@ def env_file(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-ENV = {name: value or "0123456789abcdef0123" for name, value in env_file(EXAMPLE).items()}
+ENV = {name: value or "0123456789abcdef" * 4 for name, value in env_file(EXAMPLE).items()}
 
 
 def interpolate(text: str) -> str:
@@ -282,10 +283,11 @@ def test_the_line_in_env_example_makes_a_private_env_file(tmp_path: Path) -> Non
     subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True)
     made, example = env_file((tmp_path / ".env").read_text()), env_file(EXAMPLE)
     secrets = [value for name, value in made.items() if not example[name]]
+    MasterKeys.parse(made["MASTER_KEY"])
     assert made.keys() == example.keys()
     assert {name for name, value in example.items() if not value} == {name for name in made if SECRET.search(name)}
     assert len(set(secrets)) == len(secrets)
-    assert all(re.fullmatch(r"[0-9a-f]{40}", secret) for secret in secrets)
+    assert all(re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", secret) for secret in secrets)
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
 
 

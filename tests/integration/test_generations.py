@@ -177,6 +177,36 @@ async def test_a_deleted_photos_artifacts_become_garbage(database: Database) -> 
     assert await in_transaction(database, sweep) == []
 
 
+async def test_only_the_generation_that_is_meant_is_deleted(database: Database) -> None:
+    """A deletion that names a generation does nothing once another one is current: no row, job or garbage changes."""
+    old, new = await record(database, "ea"), await record(database, "eb")
+    meant = partial(objects.mark_deleted, bucket="photos", key="a.jpg")
+    before = await fetch(database, "select object::text, job::text from object join job on object_id = object.id")
+    assert await in_transaction(database, partial(meant, only_id=old.id)) is None
+    assert await in_transaction(database, partial(meant, only_id=uuid.uuid4())) is None
+    after = await fetch(database, "select object::text, job::text from object join job on object_id = object.id")
+    assert sorted(map(str, after)) == sorted(map(str, before))
+    assert await value(database, "select count(*) from garbage") == 0
+    assert await in_transaction(database, partial(meant, only_id=new.id)) == new.id
+    assert (await photo(database, new.id))["deleted_at"] is not None
+    assert await in_transaction(database, partial(meant, only_id=new.id)) is None
+
+
+async def test_current_generations_are_found_by_key(database: Database) -> None:
+    """Of many keys those with a current photo are found, with its id: no old generation, no deleted one, no other
+    bucket's."""
+    await record(database, "ea")
+    current = await record(database, "eb")
+    other = await record(database, "ec", key="b.jpg")
+    await record(database, "ed", key="gone.jpg")
+    await record(database, "ee", key="elsewhere.jpg", bucket="others")
+    await delete(database, "gone.jpg")
+    keys = ["a.jpg", "b.jpg", "gone.jpg", "elsewhere.jpg", "never.jpg"]
+    found = await in_transaction(database, lambda conn: objects.find_many(conn, "photos", keys))
+    assert found == {"a.jpg": current.id, "b.jpg": other.id}
+    assert await in_transaction(database, lambda conn: objects.find_many(conn, "photos", [])) == {}
+
+
 async def test_a_late_finisher_of_a_deleted_photo_leaves_only_garbage(database: Database) -> None:
     """What a worker wrote for a photo that was deleted meanwhile is deleted too."""
     _, ids = await add_photo(database)

@@ -25,6 +25,7 @@ from gateway.reconcile import Part, keep_reconciling, list_parts, run_pass, take
 from gateway.repairs import Site
 from gateway.settings import GatewaySettings
 from processors.contract import Preset
+from processors.hooks import parse_hooks
 from storage import credentials, jobs, keys, multiparts, objects, reconciliation
 from storage.blobs import Blobs
 from storage.database import Connection, Database
@@ -95,8 +96,14 @@ async def upload(site: Site, key: str = "a.jpg", data: bytes = PHOTO) -> uuid.UU
         size_bytes=written.size_bytes,
         content_type="image/jpeg",
     )
+
+    async def read_etag() -> str:
+        return (await site.blobs.head(bucket, key)).etag
+
     async with site.database.transaction() as conn:
-        return (await ingest.record(conn, stored, site.jobs, blobs=site.blobs)).id
+        recorded = await ingest.record(conn, stored, site.jobs, asked_for=True, read_etag=read_etag)
+    assert recorded is not None
+    return recorded.id
 
 
 async def process(site: Site, photo_id: uuid.UUID) -> None:
@@ -321,6 +328,79 @@ async def test_a_preview_that_is_not_as_it_should_be_is_made_again(site: Site, f
     await in_transaction(site.database, partial(jobs.finish, claim=claim, version=1, artifacts=artifacts))
     assert (await photo(site.database, photo_id))["status"] == "ready"
     assert await reconcile(wanted) == {}
+
+
+def with_hooks(site: Site, text: str) -> Site:
+    """With rules for the bucket of this test, which they call B."""
+    return replace(site, jobs=replace(site.jobs, hooks=parse_hooks(text.replace("B", site.storage.default_bucket))))
+
+
+async def test_where_nobody_watches_only_known_photos_are_kept_up(site: Site) -> None:
+    """Objects under an unwatched prefix are neither recorded nor counted, photos or not; a known photo there that was
+    replaced is recorded with all its jobs, so that no preview of the old bytes is shown."""
+    site = with_hooks(site, "B,B/scratch/:none,B/facts/:exif")
+    known = await upload(site, "scratch/known.jpg")
+    await process(site, known)
+    for key in ("scratch/a.jpg", "scratch/notes.txt", "scratch/odd\x01.jpg", "facts/a.jpg", "a.jpg"):
+        await put(site, key, b"some text" if key.endswith(".txt") else PHOTO)
+    assert await reconcile(replace(site, dry_run=True)) == {"unrecorded_object": {"left": 2}}
+    assert await reconcile(site) == {"unrecorded_object": {"repaired": 2}}
+    await put(site, "scratch/known.jpg", OTHER_PHOTO)
+    assert await reconcile(site) == {"unrecorded_generation": {"repaired": 1}}
+    rows = await fetch(
+        site.database,
+        """
+        select key, array_agg(processor order by job.id) as processors from object join job on object_id = object.id
+        where superseded_at is null group by key
+        """,
+    )
+    assert {row["key"]: row["processors"] for row in rows} == {
+        "scratch/known.jpg": ["preview", "exif"],
+        "facts/a.jpg": ["exif"],
+        "a.jpg": ["preview", "exif"],
+    }
+    assert await reconcile(site) == {}
+
+
+@pytest.mark.parametrize("hooks", ["B:preview+exif:thumb", "B:exif", "B:none", "elsewhere"])
+async def test_previews_that_a_hook_no_longer_asks_for_stay(site: Site, hooks: str) -> None:
+    """A hook that was narrowed makes nothing of what there is outdated, missing or orphaned."""
+    photo_id = await upload(site)
+    await process(site, photo_id)
+    narrowed = with_hooks(site, hooks)
+    before = await snapshot(site)
+    assert await reconcile(narrowed) == {}
+    after = await snapshot(site)
+    assert {name for name in before if before[name] != after[name]} == {"reconcile"}
+    changed = replace(narrowed.jobs, presets=tuple(replace(item, quality=50) for item in site.jobs.presets))
+    wanted = {"preview_outdated": {"repaired": 1}} if "preview" in hooks else {}
+    assert await reconcile(replace(narrowed, jobs=changed)) == wanted
+
+
+async def test_of_a_narrow_hook_only_what_it_asks_for_is_missed(site: Site) -> None:
+    """Photos that never had the other presets and jobs lack nothing; once the hook asks for more, that is found."""
+    narrow = with_hooks(site, "B:preview:thumb")
+    thumb = replace(site, jobs=replace(site.jobs, presets=site.jobs.presets[:1]))
+    await process(thumb, await upload(narrow))
+    assert await reconcile(narrow) == {}
+    await site.blobs.delete(site.storage.derived_bucket, f"{site.storage.default_bucket}/a.jpg/thumb.webp")
+    assert await reconcile(replace(narrow, dry_run=True)) == {"preview_missing": {"left": 1}}
+    assert await reconcile(with_hooks(site, "B:preview")) == {"preview_outdated": {"repaired": 1}}
+    assert await reconcile(site) == {"job_missing": {"left": 1}}
+
+
+async def test_a_bucket_that_a_hook_names_is_looked_at_before_it_has_photos(site: Site, bucket_prefix: str) -> None:
+    """Photos that were put there by other means are found, though Postgres knows nothing of that bucket; a bucket that
+    does not exist, or that nobody watches, is nobody's trouble."""
+    archive, scratch = f"{bucket_prefix}-archive", f"{bucket_prefix}-scratch"
+    for name in (archive, scratch):
+        await site.blobs.ensure_bucket(name)
+        await site.blobs.put(name, "raw/a.jpg", PHOTO, content_type="image/jpeg")
+    assert await reconcile(site) == {}
+    hooked = with_hooks(site, f"*,{archive}/raw/,{scratch}:none,{bucket_prefix}-absent:exif")
+    assert await reconcile(hooked) == {"unrecorded_object": {"repaired": 1}}
+    (row,) = await fetch(site.database, "select bucket, key from object")
+    assert (row["bucket"], row["key"]) == (archive, "raw/a.jpg")
 
 
 async def test_a_rejected_photo_is_left_alone(site: Site) -> None:

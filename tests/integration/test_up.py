@@ -53,10 +53,13 @@ if role == "gateway":
     server = http.server.HTTPServer(("127.0.0.1", port), Ready)
     path = os.environ["SAFELIGHT_PORTS_FILE"]
     with open(path + ".new", "w") as file:
-        json.dump({"http_url": f"http://127.0.0.1:{port}", "s3_url": None}, file)
+        json.dump({"http_url": f"http://127.0.0.1:{port}"}, file)
     os.replace(path + ".new", path)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-if role in ("gateway", "worker", "stubborn"):
+if role == "door":
+    with open(os.environ["SAFELIGHT_PORTS_FILE"], "w") as file:
+        json.dump({"s3_url": "http://127.0.0.1:" + os.environ["SAFELIGHT_S3_PORT"]}, file)
+if role in ("gateway", "door", "worker", "stubborn"):
     if role == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
@@ -95,7 +98,7 @@ class Up:
         script.write_text(STAND_IN)
         commands = {
             name: [sys.executable, str(script), roles.get(name, name)]
-            for name in ("migrate", "keys", "gateway", "worker")
+            for name in ("migrate", "keys", "gateway", "door", "worker")
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SAFELIGHT_")}
         ports = {"SAFELIGHT_HTTP_PORT": "0", "SAFELIGHT_S3_PORT": "0", "SAFELIGHT_GRACE_SECONDS": "1"}
@@ -185,7 +188,7 @@ def test_a_second_start_has_the_same_token_addresses_and_rows(run: Callable[...,
     wait_until(lambda: not [pid for pid in pids if alive(pid)], seconds=10)
     again = run({})
     second = again.wait_ready()
-    assert second | {"http_url": ""} == first | {"http_url": ""}
+    assert second | {"http_url": "", "s3_url": ""} == first | {"http_url": "", "s3_url": ""}
     assert run_apart(fetch_value(second["postgres_dsn"], "select n from kept")) == 42
     again.process.send_signal(signal.SIGINT)
     assert again.end() == 0, again.text
@@ -202,7 +205,7 @@ def test_servers_of_the_environment_are_used_and_none_embedded(run: Callable[...
         "access_key": "external-key",
         "secret_key": "external-secret",
     }
-    assert len(descendants(up.process.pid)) == 2
+    assert len(descendants(up.process.pid)) == 3
 
 
 def test_only_what_the_environment_lacks_is_embedded(run: Callable[..., Up]) -> None:
@@ -213,7 +216,7 @@ def test_only_what_the_environment_lacks_is_embedded(run: Callable[..., Up]) -> 
 
 
 def test_children_end_before_the_rest_and_a_stubborn_one_is_killed(run: Callable[..., Up]) -> None:
-    """Both get SIGTERM; a worker that ignores it costs the grace and five seconds, not more."""
+    """All get SIGTERM; a worker that ignores it costs the grace and five seconds, not more."""
     up = run(EXTERNAL | {"SAFELIGHT_GRACE_SECONDS": "0"}, worker="stubborn")
     up.wait_ready()
     wait_until(lambda: up.pids("stubborn"))
@@ -221,7 +224,7 @@ def test_children_end_before_the_rest_and_a_stubborn_one_is_killed(run: Callable
     up.process.terminate()
     assert up.end() == 0
     assert 4 < time.monotonic() - started < 15
-    assert up.notes[-1] == "gateway ended"
+    assert set(up.notes[-2:]) == {"gateway ended", "door ended"}
     assert not alive(up.pids("stubborn")[0])
 
 
@@ -243,10 +246,10 @@ def test_a_second_signal_kills_at_once(run: Callable[..., Up]) -> None:
 
 
 def test_what_dies_is_started_again(run: Callable[..., Up]) -> None:
-    """A killed worker and a killed gateway come back, the gateway at its old address."""
+    """A killed worker, S3 door or gateway comes back, the gateway at its old address."""
     up = run()
     url = up.wait_ready()["http_url"]
-    for role in ("worker", "gateway"):
+    for role in ("worker", "door", "gateway"):
         wait_until(lambda role=role: up.pids(role))
         os.kill(up.pids(role)[0], signal.SIGKILL)
         wait_until(lambda role=role: len(up.pids(role)) == 2)
@@ -318,14 +321,14 @@ def test_the_usual_ports_give_way_when_taken(run: Callable[..., Up]) -> None:
     assert f"Port 8080 is taken; using {url.rpartition(':')[2]} instead" in up.text
 
 
-@pytest.mark.parametrize("step", ["migrate", "keys", "gateway"])
+@pytest.mark.parametrize("step", ["migrate", "keys", "gateway", "door"])
 def test_a_step_that_fails_ends_everything_with_its_reason(run: Callable[..., Up], step: str) -> None:
     """The output of the failed command is shown and nothing is left running."""
     up = run(**{step: "fail"})
     assert up.end() == 1
     assert "the reason" in up.text
     assert step in up.text
-    assert not [pid for role in ("gateway", "worker") for pid in up.pids(role) if alive(pid)]
+    assert not [pid for role in ("gateway", "door", "worker") for pid in up.pids(role) if alive(pid)]
 
 
 def test_a_signal_during_the_start_stops_the_start(run: Callable[..., Up]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from processors.contract import Preset
+from safelight.cli import app
 from safelight.settings import SECTIONS, Settings, SettingsError, load, process_settings, variables
 
 NEEDED = {
@@ -137,6 +140,44 @@ def test_presets_are_read_in_order() -> None:
 def test_other_presets_are_refused(text: str) -> None:
     """A preset that is malformed, out of bounds, unsafe in a key, or named twice is one problem."""
     assert len(problems(presets=text)) == 1
+
+
+def test_hooks_are_read_and_the_bucket_of_previews_is_closed() -> None:
+    """The rules stand as written; a last one keeps every door from taking previews for photos."""
+    found = read(hooks="photos:exif,*", derived_bucket="previews")
+    assert [str(hook) for hook in found.jobs.hooks] == ["photos:exif", "*", "previews:none"]
+    assert [str(hook) for hook in read().jobs.hooks] == ["*", "derived:none"]
+    assert found.jobs.processors_for("previews", "photos/a.jpg/thumb.webp") == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"hooks": "photos:preview:thumb+huge"}, ["'huge'", "no preset", "thumb, preview"]),
+        ({"hooks": "photos:preview:thumb", "presets": "big:2000:webp:80"}, ["'thumb'", "no preset", "big"]),
+        ({"hooks": "photos:exif+sharpness"}, ["'sharpness'", "no processor", "preview, exif"]),
+        ({"hooks": "derived/photos/:exif"}, ["'derived'", "DERIVED_BUCKET", "never watched"]),
+        ({"hooks": "mine", "derived_bucket": "mine"}, ["'mine'", "DERIVED_BUCKET"]),
+        ({"hooks": "photos/a:exif,*,photos/a:none"}, ["'photos/a'", "2 times"]),
+        ({"hooks": "photos,photos/"}, ["'photos'", "2 times"]),
+        ({"hooks": "photos/*.jpg"}, ["'photos/*.jpg'", "no pattern"]),
+    ],
+    ids=repr,
+)
+def test_hooks_that_contradict_the_rest_are_problems(more: dict[str, str], words: list[str]) -> None:
+    """Each names what is wrong and what there is: a typing error must not stop processing in silence."""
+    (problem,) = problems(**more)
+    assert problem.startswith("SAFELIGHT_HOOKS ")
+    assert [word for word in words if word not in problem] == []
+
+
+def test_defaults_are_shown_as_they_are_written() -> None:
+    """Whoever copies a default from `safelight settings` gets the same settings."""
+    shown = CliRunner().invoke(app, ["settings", "--json"])
+    defaults = {row["name"]: row["default"] for row in json.loads(shown.stdout)}
+    assert defaults["SAFELIGHT_HOOKS"] == "*"
+    copied = {name: defaults[f"SAFELIGHT_{name.upper()}"] for name in ("hooks", "presets", "max_photo_bytes")}
+    assert read(**copied) == read()
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ def test_every_rejection_has_a_sentence() -> None:
     from re import findall
 
     folder = Path(formats.__file__).parent
-    used = {code for file in folder.glob("*.py") for code in findall(r'rejection\(\s*"(\w+)"', file.read_text())}
+    files = [*folder.glob("*.py"), folder.parent / "runner.py"]
+    used = {code for file in files for code in findall(r'(?:rejection|Unprocessable)\(\s*"(\w+)"', file.read_text())}
     assert used == set(formats.CODES)
 
 

@@ -1,0 +1,77 @@
+"""May this key do that? Scopes, the places a key is limited to, and what no client may do at all. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gateway.reach import Reach
+from gateway.s3.errors import S3Error
+from gateway.s3.operations import Asked, Body
+from gateway.s3.request import RawRequest
+
+_LISTINGS = frozenset({"ListObjects", "ListObjectsV2", "ListObjectVersions", "ListMultipartUploads"})
+_ABOUT_ANY_PART = frozenset({"HeadBucket", "GetBucketLocation", "DeleteObjects", "PostObject"})
+_PUBLIC = frozenset({"GetObject", "HeadObject"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rights:
+    """What a key may do."""
+
+    scopes: frozenset[str]
+    reach: Reach
+
+
+def check(asked: Asked, rights: Rights, request: RawRequest, *, derived_bucket: str) -> None:
+    """Raises S3Error AccessDenied."""
+    operation, target = asked.operation, asked.target
+    if operation.scope is not None and operation.scope not in rights.scopes:
+        raise S3Error("AccessDenied", f"It needs the scope {operation.scope!r}, which this key does not have.")
+    if target.bucket == derived_bucket and operation.scope != "read":
+        raise derived_is_read_only()
+    if target.bucket is not None and not _reaches(asked, rights.reach, request):
+        raise out_of_reach()
+    source = asked.copy_source
+    if source is not None:
+        if "read" not in rights.scopes:
+            raise S3Error("AccessDenied", "Copying needs the scope 'read' for its source.")
+        if not rights.reach.covers(source.bucket, source.key):
+            raise out_of_reach()
+
+
+def check_keys(bucket: str, keys: Iterable[str], reach: Reach) -> None:
+    """For operations that name their objects in the body. Raises S3Error AccessDenied."""
+    if not all(reach.covers(bucket, key) for key in keys):
+        raise out_of_reach()
+
+
+def is_public(asked: Asked, places: Reach | None) -> bool:
+    """Whether anybody may read this. `places` None: nothing is public."""
+    target = asked.target
+    if places is None or asked.operation.name not in _PUBLIC or target.bucket is None or target.key is None:
+        return False
+    return places.covers(target.bucket, target.key)
+
+
+def derived_is_read_only() -> S3Error:
+    return S3Error("AccessDenied", "Only Safelight writes to the bucket of derived objects.")
+
+
+def out_of_reach() -> S3Error:
+    return S3Error("AccessDenied", "This key is limited to other buckets or prefixes.")
+
+
+def _reaches(asked: Asked, reach: Reach, request: RawRequest) -> bool:
+    operation, target = asked.operation, asked.target
+    assert target.bucket is not None
+    if not reach.is_limited:
+        return True
+    if target.key is not None:
+        return reach.covers(target.bucket, target.key)
+    if operation.name in _LISTINGS:
+        prefix = (request.parameter(b"prefix") or b"").decode("utf-8", "replace")
+        return reach.covers_prefix(target.bucket, prefix)
+    if operation.name in _ABOUT_ANY_PART or operation.body is Body.FORM:
+        return reach.touches(target.bucket)
+    return reach.covers_bucket(target.bucket)

@@ -1,0 +1,167 @@
+"""The S3 door put together: what one process opens, how it listens, how it stops; and several processes on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from gateway.door.backend import Backend
+from gateway.door.door import Door
+from gateway.door.keyring import Keyring
+from gateway.door.recording import Recorder
+from gateway.settings import GatewaySettings
+from processors.settings import JobSettings
+from storage.database import Database
+from storage.memory import keep_freed_buffers
+from storage.sealing import MasterKeys
+from storage.settings import StorageSettings
+
+log = structlog.get_logger(__name__)
+
+_READ_BYTES = 256 << 10
+_RESTART_SECONDS = 1.0
+
+
+@contextlib.asynccontextmanager
+async def open_door(settings: GatewaySettings, jobs: JobSettings, storage: StorageSettings) -> AsyncIterator[Door]:
+    """Open the clients of one process."""
+    async with Database(storage) as database:
+        backend = Backend(storage)
+        try:
+            yield Door(
+                settings,
+                jobs,
+                backend=backend,
+                keyring=Keyring(
+                    database,
+                    MasterKeys.parse(settings.master_key),
+                    own=backend.signer,
+                    derived_bucket=storage.derived_bucket,
+                ),
+                recorder=Recorder(database, backend, jobs, settings, derived_bucket=storage.derived_bucket),
+                derived_bucket=storage.derived_bucket,
+            )
+        finally:
+            backend.close()
+
+
+async def serve(
+    settings: GatewaySettings, jobs: JobSettings, storage: StorageSettings, *, ports_file: str | None
+) -> None:
+    """Run one process of the door until SIGTERM or SIGINT. `ports_file`: where to write the address once it listens."""
+    keep_freed_buffers()
+    stop = _stop_on_signals()
+    async with open_door(settings, jobs, storage) as door:
+        server = web.Server(
+            door.handle,
+            access_log=None,
+            auto_decompress=False,  # bodies are stored as they come
+            keepalive_timeout=60,
+            max_line_size=32 << 10,
+            max_field_size=32 << 10,
+            lingering_time=2,
+            read_bufsize=_READ_BYTES,
+        )
+        runner = web.ServerRunner(server, shutdown_timeout=jobs.grace_seconds)
+        await runner.setup()
+        try:
+            site = web.TCPSite(
+                runner,
+                settings.s3_host,
+                settings.s3_port,
+                backlog=512,
+                ssl_context=_tls(settings),
+                reuse_port=settings.s3_processes > 1,
+            )
+            await site.start()
+            url = _url(settings, runner.addresses[0][1])
+            log.info("door.started", message="The S3 door is listening.", url=url)
+            if ports_file:
+                write_ports(Path(ports_file), url)
+            await stop.wait()
+            log.info("door.stopping", message="The S3 door finishes what is in flight.")
+        finally:
+            await runner.cleanup()
+
+
+async def serve_many(settings: GatewaySettings, *, grace_seconds: float, ports_file: str | None) -> None:
+    """Run `settings.s3_processes` of them on one port, and start again what dies, until SIGTERM or SIGINT."""
+    stop = _stop_on_signals()
+    with _reserve(settings) as port:
+        environment = os.environ | {"SAFELIGHT_S3_PORT": str(port), "SAFELIGHT_DOOR_CHILD": "1"}
+        environment["SAFELIGHT_S3_PROCESSES"] = str(settings.s3_processes)
+        environment.pop("SAFELIGHT_PORTS_FILE", None)
+        keepers = [asyncio.create_task(_keep(environment, grace_seconds)) for _ in range(settings.s3_processes)]
+        if ports_file:
+            write_ports(Path(ports_file), _url(settings, port))
+        await stop.wait()
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.wait(keepers)
+
+
+async def _keep(environment: dict[str, str], grace_seconds: float) -> None:
+    """One child, again and again; stopped in order when this is cancelled."""
+    while True:
+        child = await asyncio.create_subprocess_exec(sys.executable, "-m", "safelight", "door", env=environment)
+        try:
+            code = await child.wait()
+            log.error("door.child_ended", message="A process of the S3 door ended; another one starts.", exit_code=code)
+            await asyncio.sleep(_RESTART_SECONDS)
+        except asyncio.CancelledError:
+            if child.returncode is None:
+                child.terminate()
+                try:
+                    await asyncio.wait_for(child.wait(), grace_seconds + 5)
+                except TimeoutError:
+                    child.kill()
+                    await child.wait()
+            raise
+
+
+@contextlib.contextmanager
+def _reserve(settings: GatewaySettings) -> Iterator[int]:
+    """The port that all children share; held, but not listened on, by the parent."""
+    with socket.socket(socket.AF_INET6 if ":" in settings.s3_host else socket.AF_INET) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((settings.s3_host, settings.s3_port))
+        yield holder.getsockname()[1]
+
+
+def write_ports(path: Path, url: str) -> None:
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(json.dumps({"s3_url": url}), encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _tls(settings: GatewaySettings) -> ssl.SSLContext | None:
+    if not settings.s3_tls_cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(settings.s3_tls_cert, settings.s3_tls_key or None)
+    return context
+
+
+def _url(settings: GatewaySettings, port: int) -> str:
+    host = "127.0.0.1" if settings.s3_host == "0.0.0.0" else settings.s3_host  # noqa: S104 - only shown
+    return f"{'https' if settings.s3_tls_cert else 'http'}://{host}:{port}"

@@ -1,0 +1,220 @@
+"""One HTTP/1.1 connection to the storage: heads and bodies as bytes, in both directions, with back-pressure.
+
+Header lines pass unchanged, because a signature covers them. What an answer means is none of its business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import cast
+
+import httptools
+
+from gateway.s3.request import Header
+
+_HIGH_BYTES = 512 << 10  # more than this in hand: the storage has to wait
+_LOW_BYTES = 128 << 10
+_WRITE_HIGH_BYTES = 512 << 10
+_RESET = struct.pack("ii", 1, 0)  # linger for no time
+
+
+class ConnectionBroken(Exception):
+    """The connection ended, or what came is not HTTP. `is_untouched`: before a single byte of the answer."""
+
+    def __init__(self, reason: str, *, is_untouched: bool = False) -> None:
+        super().__init__(reason)
+        self.is_untouched = is_untouched
+
+
+class Connection(asyncio.Protocol):
+    """Used for one exchange at a time. `begin`, `write`, then `wait_for_head`, `pieces`."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._is_writable = asyncio.Event()
+        self._is_writable.set()
+        self._wakeup: asyncio.Future[None] | None = None
+        self._lost: Exception | None = None
+        self.status = 0
+        self.headers: list[Header] = []
+        self.idle_since = 0.0
+        self._reset(has_body=True)
+
+    def _reset(self, *, has_body: bool) -> None:
+        self._may_have_body = has_body
+        self._is_informational = False
+        self._has_begun = False
+        self.has_head = False
+        self.is_complete = False
+        self.keeps_alive = False
+        self._ends_with_connection = False
+        self._missing: int | None = None  # bytes of the body that have not come yet, where that is known
+        self._pieces: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._is_paused = False
+
+    # What the exchange calls
+
+    @property
+    def is_open(self) -> bool:
+        return self._lost is None and self._transport is not None and not self._transport.is_closing()
+
+    def begin(self, *, has_body: bool) -> None:
+        """A new exchange. `has_body`: False where an answer to this method never has one (HEAD)."""
+        self.headers = []
+        self._reset(has_body=has_body)
+        self._parser = httptools.HttpResponseParser(self)
+
+    async def write(self, data: bytes) -> None:
+        """Send; waits while the storage takes nothing. Raises ConnectionBroken."""
+        if self._lost is not None or self._transport is None:
+            raise self._broken()
+        self._transport.write(data)
+        if not self._is_writable.is_set():
+            await self._is_writable.wait()
+            if self._lost is not None:
+                raise self._broken()
+
+    async def wait_for_head(self) -> None:
+        """Until the status and the headers are there. Raises ConnectionBroken."""
+        while not self.has_head:
+            if self._lost is not None:
+                raise self._broken()
+            await self._wait()
+
+    async def pieces(self, silence_seconds: float) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises ConnectionBroken, TimeoutError where the storage falls silent."""
+        while True:
+            while self._pieces:
+                piece = self._pieces.popleft()
+                self._held_bytes -= len(piece)
+                self._resume()
+                yield piece
+            if self.is_complete:
+                return
+            if self._lost is not None:
+                raise self._broken()
+            async with asyncio.timeout(silence_seconds):
+                await self._wait()
+
+    def abort(self) -> None:
+        """End it at once, with a reset: the storage must not take what it has for all there is. SeaweedFS stores an
+        empty object where a connection is merely closed before the body's first byte."""
+        if self._transport is not None and not self._transport.is_closing():
+            with contextlib.suppress(OSError):
+                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._transport.abort()
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = exc or ConnectionResetError("closed by the storage")
+        if self.has_head and not self.is_complete and self._ends_with_connection and exc is None:
+            self.is_complete = True
+        self._is_writable.set()
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self._is_writable.clear()
+
+    def resume_writing(self) -> None:
+        self._is_writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        if self.has_head and self._missing:
+            self._take(data)
+        elif self._parser is None or self.is_complete:  # nobody asked
+            self.keeps_alive = False
+            self.abort()
+        else:
+            self._parse(data)
+        self._wake()
+
+    def _parse(self, data: bytes) -> None:
+        assert self._parser is not None
+        self._has_begun = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self.is_complete:  # an answer to HEAD ends before the parser thinks so
+                self._lost = error
+            self.abort()
+
+    # What the parser calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            self._is_informational = True
+            self.headers = []
+            return
+        self.keeps_alive = self._parser.should_keep_alive()
+        names = {name.lower(): value for name, value in self.headers}
+        if not self._may_have_body or self.status in (204, 304):
+            # Without a body the parser must not be asked whether the connection goes on: it waits for one.
+            self.keeps_alive = names.get(b"connection", b"").lower() != b"close"
+            self.is_complete = True
+        elif b"transfer-encoding" not in names:
+            length = names.get(b"content-length")
+            self._missing = int(length) if length is not None and length.isdigit() else None
+            self._ends_with_connection = self._missing is None
+        self.has_head = True
+
+    def on_body(self, body: bytes) -> None:
+        if not self.is_complete:
+            self._take(body)
+
+    def on_message_complete(self) -> None:
+        if self._is_informational:
+            self._is_informational = False
+        else:
+            self.is_complete = True
+
+    # Its own
+
+    def _take(self, piece: bytes) -> None:
+        if self._missing is not None:
+            if len(piece) > self._missing:
+                piece, self.keeps_alive = piece[: self._missing], False
+            self._missing -= len(piece)
+            self.is_complete = not self._missing
+        self._pieces.append(piece)
+        self._held_bytes += len(piece)
+        if self._held_bytes > _HIGH_BYTES and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._is_paused and self._held_bytes < _LOW_BYTES and self._transport is not None:
+            self._is_paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    async def _wait(self) -> None:
+        self._wakeup = self._loop.create_future()
+        try:
+            await self._wakeup
+        finally:
+            self._wakeup = None
+
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+    def _broken(self) -> ConnectionBroken:
+        return ConnectionBroken(repr(self._lost), is_untouched=not self._has_begun)

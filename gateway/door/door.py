@@ -1,0 +1,462 @@
+"""The way of a request at the S3 door: who is it, what is asked, may they; the storage; the hooks; the answer.
+
+Everything that is stored passes `_put`, `_post_form` or `_settle_late`, and is recorded before the client hears of it.
+What S3's protocol means is decided in gateway.s3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import structlog
+from aiohttp import web
+
+from gateway.door import access, answers, bodies, forms
+from gateway.door.access import Rights
+from gateway.door.backend import Answer, Backend, BackendUnavailable, Outgoing
+from gateway.door.keyring import Keyring, Principal
+from gateway.door.listings import filter_buckets, find_failed
+from gateway.door.recording import HEAD_BYTES, Found, Recorder, path_of, read_etag, read_version
+from gateway.door.visit import Visit
+from gateway.reach import Reach
+from gateway.s3 import authentication, policy
+from gateway.s3.errors import S3Error
+from gateway.s3.identity import PayloadMode, Verified
+from gateway.s3.operations import PREFLIGHT, Asked, Body, Effect, classify
+from gateway.s3.request import RawRequest, read_request
+from gateway.s3.scope import Signer
+from gateway.s3.sigv4 import Rules
+from gateway.s3.targets import Target, locate
+from gateway.s3.xml import MAX_XML_BYTES, find_error, parse_deletions
+from gateway.settings import GatewaySettings
+from processors.settings import JobSettings
+from storage import failpoints, keys
+from storage.database import DatabaseUnavailable
+
+log = structlog.get_logger(__name__)
+
+_ANSWER_BYTES = 16 << 20  # of answers that are read whole
+_NOTHING = Rights(scopes=frozenset(), reach=Reach(places=(), derived_bucket=""))
+
+
+class Door:
+    """All requests of one process."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        jobs: JobSettings,
+        *,
+        backend: Backend,
+        keyring: Keyring,
+        recorder: Recorder,
+        derived_bucket: str,
+    ) -> None:
+        self._settings = settings
+        self._jobs = jobs
+        self._backend = backend
+        self._keyring = keyring
+        self._recorder = recorder
+        self._derived_bucket = derived_bucket
+        self._rules = Rules(public_hosts=settings.s3_public_host_names)
+        self._public = (
+            Reach(places=settings.s3_public_place_names, derived_bucket=derived_bucket)
+            if settings.s3_public_place_names
+            else None
+        )
+        self.in_flight = 0
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever it is."""
+        request_id = secrets.token_hex(8)
+        started_at = time.perf_counter()
+        raw: RawRequest | None = None
+        visit: Visit | None = None
+        self.in_flight += 1
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                if self.in_flight > self._settings.s3_max_requests:
+                    raise S3Error("SlowDown")  # noqa: TRY301 - answered below like all others
+                raw = read_raw(request)
+                visit = await self._admit(request, raw, request_id)
+                response = await self._serve(visit)
+            except Exception as error:  # noqa: BLE001 - the one place where anything may end
+                response = answers.make_error(_translate(error), raw, request_id)
+            finally:
+                self.in_flight -= 1
+            _log(request, visit, response, time.perf_counter() - started_at)
+        if request.body_exists and not request.content.is_eof():
+            response.force_close()  # what is left of the body must not be taken for the next request
+        return response
+
+    # Who, what, and may they
+
+    async def _admit(self, request: web.BaseRequest, raw: RawRequest, request_id: str) -> Visit:
+        target = locate(raw, self._settings.s3_domain_names)
+        if raw.method == "OPTIONS":
+            asked = Asked(operation=PREFLIGHT, target=target, copy_source=None)
+            return Visit(
+                request=request,
+                raw=raw,
+                request_id=request_id,
+                asked=asked,
+                verified=None,
+                principal=None,
+                rights=_NOTHING,
+                signer=None,
+            )
+        verified, principal = await self._authenticate(raw, target)
+        asked = classify(raw, target)
+        signer: Signer | None = None
+        rights = _NOTHING
+        if principal is not None:
+            signer, rights = principal.signer, _rights(principal)
+            access.check(asked, rights, raw, derived_bucket=self._derived_bucket)
+        elif asked.operation.body is Body.FORM:
+            pass  # a form carries its signature in the body
+        elif access.is_public(asked, self._public):
+            signer = self._backend.signer
+        elif self._settings.s3_anonymous != "storage":
+            raise S3Error("AccessDenied", "Sign the request with a key that `safelight keys create` has made.")
+        return Visit(
+            request=request,
+            raw=raw,
+            request_id=request_id,
+            asked=asked,
+            verified=verified,
+            principal=principal,
+            rights=rights,
+            signer=signer,
+        )
+
+    async def _authenticate(self, raw: RawRequest, target: Target) -> tuple[Verified | None, Principal | None]:
+        claim = authentication.read_claim(raw)
+        if claim is None:
+            return None, None
+        principal = await self._keyring.find(claim.access_key)
+        verified = authentication.verify_claim(
+            raw,
+            claim,
+            secret_key=principal.secret_key if principal is not None else None,
+            rules=self._rules,
+            now=datetime.now(UTC),
+            host_bucket=target.host_bucket,
+        )
+        return verified, principal
+
+    # What is done
+
+    async def _serve(self, visit: Visit) -> web.StreamResponse:
+        operation = visit.asked.operation
+        if operation.body is Body.FORM:
+            return await self._post_form(visit)
+        if operation.body is Body.OBJECT:
+            return await self._put(visit)
+        if operation.body is Body.XML:
+            return await self._send_xml(visit)
+        if operation.is_copy:
+            return await self._copy(visit)
+        match operation.name:
+            case "DeleteObject":
+                return await self._delete(visit)
+            case "GetObject" | "HeadObject":
+                return await self._get(visit)
+            case "ListBuckets" if visit.rights.reach.is_limited:
+                return await self._list_buckets(visit)
+        return await self._pass(visit, visit.outgoing())
+
+    async def _pass(self, visit: Visit, outgoing: Outgoing) -> web.StreamResponse:
+        """Nothing to do but to ask the storage."""
+        async with self._send(visit, outgoing) as answer:
+            return await answers.relay(visit.request, answer, self._make_head(visit, answer))
+
+    async def _get(self, visit: Visit) -> web.StreamResponse:
+        preset = visit.raw.parameter(b"preset")
+        if preset is None:
+            return await self._pass(visit, visit.outgoing())
+        name = preset.decode("utf-8", "replace")
+        found = next((item for item in self._jobs.presets if item.name == name), None)
+        if found is None:
+            known = ", ".join(item.name for item in self._jobs.presets)
+            raise S3Error("InvalidArgument", f"There is no preset {name}. There are {known}.")
+        key = keys.artifact_key(visit.bucket, visit.key, found.name, found.extension)
+        path = path_of(self._derived_bucket, key)
+        return await self._pass(visit, visit.outgoing(path=path, without=frozenset({b"preset"})))
+
+    async def _put(self, visit: Visit) -> web.StreamResponse:
+        """PutObject and UploadPart."""
+        length = bodies.read_length(visit.raw, visit.verified)
+        proof = bodies.make_proof(visit.raw, visit.verified, length)
+        passage = bodies.Passage(self._arrivals(visit), proof, head_bytes=HEAD_BYTES)
+        payload = _payload(visit.verified)
+        if length:
+            outgoing = visit.outgoing(body=await passage.begun(), length=length, payload=payload)
+        else:  # an empty body would be complete before it is proven
+            await passage.read(0)
+            outgoing = visit.outgoing()
+        async with self._send(visit, outgoing) as answer:
+            await failpoints.reach("door.after_put")
+            if answer.is_success and self._records(visit):
+                await self._recorder.stored(_found(visit, answer, length, passage.head))
+            return await answers.relay(visit.request, answer, self._make_head(visit, answer))
+
+    async def _post_form(self, visit: Visit) -> web.StreamResponse:
+        length = bodies.read_length(visit.raw, None)
+        boundary = forms.read_boundary(visit.raw.header(b"content-type") or b"")
+        arriving = self._arrivals(visit).pieces()
+        head = await forms.read_head(arriving, boundary)
+        claim = policy.read_claim(head.fields)
+        fields, signer, rights = list(head.fields), visit.signer, visit.rights
+        key = policy.resolve_key(head.fields, head.filename)
+        if claim is not None:
+            principal = await self._keyring.find(claim.access_key)
+            secret_key = principal.secret_key if principal is not None else None
+            now = datetime.now(UTC)
+            stated = policy.verify(claim, head.fields, secret_key=secret_key, rules=self._rules, now=now)
+            assert principal is not None
+            rights = _rights(principal)
+            fields = policy.rewrite_policy(head.fields, stated, principal.signer, now=now)
+        elif visit.principal is None and self._settings.s3_anonymous != "storage":
+            raise S3Error("AccessDenied", "The form has no signed policy.")
+        if claim is not None or visit.principal is not None:
+            access.check(visit.asked, rights, visit.raw, derived_bucket=self._derived_bucket)
+            access.check_keys(visit.bucket, [key], rights.reach)
+        elif visit.bucket == self._derived_bucket:
+            raise access.derived_is_read_only()
+        fresh = forms.write_head(head, fields)
+        outgoing = visit.outgoing(
+            body=_joined(fresh, head.rest, arriving, length - head.size_bytes),
+            length=length - head.size_bytes + len(fresh),
+        )
+        async with self._send(visit, outgoing, signer if claim is None else None) as answer:
+            # A redirect to the form's own page is a success too.
+            if (answer.is_success or answer.status == 303) and self._recorder.watches(visit.bucket, key):
+                await self._recorder.settle(visit.bucket, key)
+            return await self._relay_located(visit, answer, key)
+
+    async def _copy(self, visit: Visit) -> web.StreamResponse:
+        """CopyObject and UploadPartCopy: what they answer may fail late."""
+        return await self._settle_late(visit, visit.outgoing())
+
+    async def _send_xml(self, visit: Visit) -> web.StreamResponse:
+        """Operations whose body is XML: read and proven before the storage hears of it."""
+        name = visit.asked.operation.name
+        body = await self._read_xml(visit, checks_object=name != "CompleteMultipartUpload")
+        outgoing = visit.outgoing(body=body, payload=hashlib.sha256(body).hexdigest())
+        if name == "DeleteObjects":
+            return await self._delete_many(visit, outgoing, body)
+        if visit.asked.operation.may_fail_late:
+            return await self._settle_late(visit, outgoing)
+        return await self._pass(visit, outgoing)
+
+    async def _settle_late(self, visit: Visit, outgoing: Outgoing) -> web.StreamResponse:
+        """The answer is read to its end, because a 200 may hold an error. Whitespace that keeps the connection alive
+        meanwhile is sent on."""
+        async with self._send(visit, outgoing) as answer:
+            response = self._make_head(visit, answer)
+            arriving = answer.pieces()
+            body = b""
+            async for piece in answers.leading_space(answer, arriving):
+                if piece.strip():
+                    body = piece
+                    break
+                if not response.prepared:
+                    response.headers.pop("Content-Length", None)
+                    response.enable_chunked_encoding()
+                    await response.prepare(visit.request)
+                await response.write(piece)
+            async for piece in arriving:
+                body += piece
+                if len(body) > _ANSWER_BYTES:
+                    raise BackendUnavailable("the answer is too long")
+            if answer.is_success and find_error(body) is None:
+                body = await self._record_late(visit, body, response)
+            return await _finish(visit, response, body)
+
+    async def _record_late(self, visit: Visit, body: bytes, response: web.StreamResponse) -> bytes:
+        """The body to answer with, once it is recorded. Raises as Recorder.settle, unless the head is out already."""
+        address = f"{answers.own_address(visit.request, visit.raw)}{visit.path.decode('ascii')}"
+        try:
+            if self._records(visit):
+                await failpoints.reach("door.after_put")
+                await self._recorder.settle(visit.bucket, visit.key)
+        except Exception as error:
+            if not response.prepared:
+                raise
+            failure = answers.make_error(_translate(error), visit.raw, visit.request_id).body
+            assert isinstance(failure, bytes)
+            return failure
+        return answers.replace_location(body, address)
+
+    async def _delete(self, visit: Visit) -> web.StreamResponse:
+        outgoing = visit.outgoing()
+        if not self._recorder.watches(visit.bucket, visit.key) or "\x00" in visit.key:
+            return await self._pass(visit, outgoing)
+        if visit.raw.parameter(b"versionId") is not None:  # an older version, or the newest: only the storage knows
+            async with self._send(visit, outgoing) as answer:
+                if answer.is_success:
+                    await self._recorder.settle(visit.bucket, visit.key)
+                return await answers.relay(visit.request, answer, self._make_head(visit, answer))
+        async with contextlib.AsyncExitStack() as stack:
+            async with self._recorder.removing(visit.bucket, visit.key) as went_well:
+                answer = await stack.enter_async_context(self._send(visit, outgoing))
+                if answer.is_success:
+                    went_well.append(True)
+            return await answers.relay(visit.request, answer, self._make_head(visit, answer))
+
+    async def _delete_many(self, visit: Visit, outgoing: Outgoing, body: bytes) -> web.StreamResponse:
+        batch = parse_deletions(body)
+        names = [item.key for item in batch.deletions]
+        access.check_keys(visit.bucket, names, visit.rights.reach)
+        plain = sorted({item.key for item in batch.deletions if item.version_id is None and "\x00" not in item.key})
+        versioned = sorted({item.key for item in batch.deletions if item.version_id is not None})
+        known = await self._recorder.known(visit.bucket, plain)
+        async with self._send(visit, outgoing) as answer:
+            answered = await answer.read(_ANSWER_BYTES)
+            if answer.is_success and find_error(answered) is None:
+                failed = find_failed(answered)
+                await self._recorder.removed(visit.bucket, [item for item in known.items() if item[0] not in failed])
+                for key in versioned:
+                    if self._recorder.watches(visit.bucket, key):
+                        await self._recorder.settle(visit.bucket, key)
+            return await _finish(visit, self._make_head(visit, answer), answered)
+
+    async def _list_buckets(self, visit: Visit) -> web.StreamResponse:
+        """A key that is limited is shown the buckets that it may touch."""
+        async with self._send(visit, visit.outgoing()) as answer:
+            body = await answer.read(_ANSWER_BYTES)
+            if answer.is_success:
+                body = filter_buckets(body, visit.rights.reach.touches)
+            return await _finish(visit, self._make_head(visit, answer), body)
+
+    # Its tools
+
+    @contextlib.asynccontextmanager
+    async def _send(self, visit: Visit, outgoing: Outgoing, *signer: Signer | None) -> AsyncIterator[Answer]:
+        async with self._backend.send(outgoing, signer[0] if signer else visit.signer) as answer:
+            if answer.status in (301, 302, 307, 308):
+                log.error(
+                    "storage.redirects",
+                    message="The storage redirects. Set SAFELIGHT_S3_ENDPOINT and SAFELIGHT_S3_REGION to the bucket's.",
+                    status=answer.status,
+                )
+                raise S3Error("ServiceUnavailable", "The storage answers from elsewhere.")
+            yield answer
+
+    def _arrivals(self, visit: Visit) -> bodies.Arrivals:
+        return bodies.Arrivals(visit.request, self._settings)
+
+    async def _read_xml(self, visit: Visit, *, checks_object: bool) -> bytes:
+        if visit.raw.header(b"content-length") is None and not _is_chunked(visit.verified):
+            raise S3Error("MissingContentLength")
+        length = bodies.read_length(visit.raw, visit.verified)
+        if length > MAX_XML_BYTES:
+            raise S3Error("MalformedXML", "The body is too long.")
+        proof = bodies.make_proof(visit.raw, visit.verified, length, checks_object=checks_object)
+        return await bodies.Passage(self._arrivals(visit), proof, head_bytes=0).read(MAX_XML_BYTES)
+
+    def _records(self, visit: Visit) -> bool:
+        stores = visit.asked.operation.effect is Effect.STORES
+        return stores and self._recorder.watches(visit.bucket, visit.key)
+
+    def _make_head(self, visit: Visit, answer: Answer) -> web.StreamResponse:
+        origin = (self._backend.base_url, answers.own_address(visit.request, visit.raw))
+        return answers.make_head(answer, visit.request_id, origin=origin)
+
+    async def _relay_located(self, visit: Visit, answer: Answer, key: str) -> web.StreamResponse:
+        response = self._make_head(visit, answer)
+        body = await answer.read(_ANSWER_BYTES)
+        address = answers.own_address(visit.request, visit.raw) + path_of(visit.bucket, key).decode("ascii")
+        if answer.is_success and "Location" in response.headers:
+            response.headers["Location"] = address
+        return await _finish(visit, response, answers.replace_location(body, address) if answer.is_success else body)
+
+
+def read_raw(request: web.BaseRequest) -> RawRequest:
+    """The request as it came over the wire. Raises S3Error InvalidURI, InvalidArgument."""
+    target = request.raw_path.encode("utf-8", "surrogateescape")
+    return read_request(request.method, target, request.raw_headers)
+
+
+async def _finish(visit: Visit, response: web.StreamResponse, body: bytes) -> web.StreamResponse:
+    if not response.prepared:
+        response.headers.pop("Content-Length", None)
+        response.content_length = len(body)
+        await response.prepare(visit.request)
+    await response.write(body)
+    await response.write_eof()
+    return response
+
+
+async def _joined(first: bytes, second: bytes, rest: AsyncIterator[bytes], length: int) -> AsyncIterator[bytes]:
+    """A form for the storage. Raises S3Error IncompleteBody where the client's ends early."""
+    length -= len(second)
+    yield first + second
+    async for piece in rest:
+        length -= len(piece)
+        yield piece
+    if length:
+        raise S3Error("IncompleteBody")
+
+
+def _found(visit: Visit, answer: Answer, length: int, head: bytes) -> Found:
+    sha256 = visit.verified.payload_sha256 if visit.verified is not None else None
+    return Found(
+        bucket=visit.bucket,
+        key=visit.key,
+        etag=read_etag(answer) or "",
+        version_id=read_version(answer),
+        size_bytes=length,
+        head=head,
+        sha256=bytes.fromhex(sha256) if sha256 is not None else None,
+    )
+
+
+def _rights(principal: Principal) -> Rights:
+    return Rights(scopes=principal.scopes, reach=principal.reach)
+
+
+def _payload(verified: Verified | None) -> str | None:
+    """The client's own hash goes into our signature: then the storage verifies it as well."""
+    if verified is not None and verified.payload_mode is PayloadMode.SHA256:
+        return verified.payload_sha256
+    return None
+
+
+def _is_chunked(verified: Verified | None) -> bool:
+    return verified is not None and verified.payload_mode.is_chunked
+
+
+def _translate(error: Exception) -> S3Error:
+    match error:
+        case S3Error():
+            return error
+        case BackendUnavailable():
+            log.warning("request.unavailable", message="The storage cannot be used.", cause=str(error))
+            return S3Error("ServiceUnavailable", "The storage cannot be used at the moment. Try again.")
+        case DatabaseUnavailable():
+            log.warning("request.unavailable", message="Postgres cannot be used.", cause=str(error))
+            return S3Error("ServiceUnavailable", "Postgres cannot be used at the moment. Try again.")
+        case _:
+            log.error("request.failed", message="A request failed unexpectedly.", exc_info=error)
+            return S3Error("InternalError")
+
+
+def _log(request: web.BaseRequest, visit: Visit | None, response: web.StreamResponse, seconds: float) -> None:
+    asked = visit.asked if visit is not None else None
+    log.info(
+        "request.done",
+        message="A request was answered.",
+        method=request.method,
+        operation=asked.operation.name if asked is not None else None,
+        bucket=asked.target.bucket if asked is not None else None,
+        key=asked.target.key if asked is not None else None,
+        access_key=visit.principal.access_key if visit is not None and visit.principal is not None else None,
+        status=response.status,
+        seconds=round(seconds, 4),
+    )

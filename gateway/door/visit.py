@@ -1,0 +1,79 @@
+"""One request at the door, and what has been found out about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from gateway.door.access import Rights
+from gateway.door.backend import EMPTY_SHA256, UNSIGNED_PAYLOAD, Body, Outgoing
+from gateway.door.keyring import Principal
+from gateway.s3 import canonical
+from gateway.s3.chunked import strip_framing
+from gateway.s3.identity import PayloadMode, Verified
+from gateway.s3.operations import Asked
+from gateway.s3.request import Header, RawRequest
+from gateway.s3.scope import Signer
+from gateway.s3.signing import forwardable
+
+_NOT_SENT_ON = frozenset({b"content-length"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """`verified` and `principal` are None for a stranger; `signer` None: the storage is asked as by a stranger."""
+
+    request: web.BaseRequest
+    raw: RawRequest
+    request_id: str
+    asked: Asked
+    verified: Verified | None
+    principal: Principal | None
+    rights: Rights
+    signer: Signer | None
+
+    @property
+    def bucket(self) -> str:
+        assert self.asked.target.bucket is not None
+        return self.asked.target.bucket
+
+    @property
+    def key(self) -> str:
+        assert self.asked.target.key is not None
+        return self.asked.target.key
+
+    def outgoing(
+        self,
+        *,
+        body: Body = b"",
+        length: int | None = None,
+        payload: str | None = None,
+        path: bytes | None = None,
+        without: frozenset[bytes] = frozenset(),
+    ) -> Outgoing:
+        """This request for the storage, with that body. `without`: query parameters that are ours alone."""
+        pairs = canonical.strip_signature(self.raw) if self.verified is not None else self.raw.pairs
+        return Outgoing(
+            method=self.raw.method,
+            path=self.path if path is None else path,
+            query=canonical.join_query(pair for pair in pairs if pair.name not in without),
+            headers=self._headers(),
+            body=body,
+            length=length,
+            payload=payload or (EMPTY_SHA256 if body == b"" else UNSIGNED_PAYLOAD),
+        )
+
+    @property
+    def path(self) -> bytes:
+        """Always in path style: the storage need not know our domains."""
+        path = canonical.recode_path(self.raw.path)
+        host_bucket = self.asked.target.host_bucket
+        return b"/" + host_bucket.encode("latin-1") + path if host_bucket else path
+
+    def _headers(self) -> tuple[Header, ...]:
+        headers = forwardable(self.raw.headers)
+        mode = self.verified.payload_mode if self.verified is not None else PayloadMode.UNSIGNED
+        if mode.is_chunked:
+            headers = strip_framing(headers)
+        return tuple(header for header in headers if header[0].lower() not in _NOT_SENT_ON)

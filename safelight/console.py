@@ -1,0 +1,58 @@
+"""How a command runs and ends: on uvloop, with the database it needs, and one sentence about what went wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from safelight import logs
+from safelight.settings import process_settings
+from storage.database import Connection, Database, DatabaseUnavailable
+from storage.settings import StorageSettings
+
+T = TypeVar("T")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run on uvloop. A database that cannot be used is one sentence, not a traceback."""
+    import uvloop
+
+    try:
+        return uvloop.run(main)
+    except DatabaseUnavailable:
+        fail("Postgres cannot be used. Check SAFELIGHT_POSTGRES_DSN and that the server is up.")
+
+
+def with_connection(action: Callable[[Connection], Awaitable[T]]) -> T:
+    """Run `action` in one transaction, for commands that need Postgres alone."""
+
+    async def act(database: Database) -> T:
+        async with database.transaction() as conn:
+            return await action(conn)
+
+    return with_database(act)
+
+
+def with_database(action: Callable[[Database], Awaitable[T]]) -> T:
+    """For commands that need Postgres alone: the other settings need not be there."""
+    logs.configure(process_settings(os.environ))
+    dsn = os.environ.get("SAFELIGHT_POSTGRES_DSN", "")
+    if not dsn:
+        fail("SAFELIGHT_POSTGRES_DSN is not set. Set it to postgresql://user:password@host:port/database.")
+    storage = StorageSettings(postgres_dsn=dsn, s3_access_key="", s3_secret_key="")
+
+    async def act() -> T:
+        async with Database(storage) as database:
+            return await action(database)
+
+    return run(act())
+
+
+def fail(sentence: str) -> NoReturn:
+    """End with exit code 2 and that sentence."""
+    typer.echo(sentence, err=True)
+    raise typer.Exit(2)
