@@ -22,6 +22,8 @@ export PIP_ROOT_USER_ACTION := ignore
 
 python := .venv/bin/python
 pip_install := $(python) -m pip install --quiet --quiet
+# The S3 clients that tests run; those in JavaScript where node is.
+clients := .venv/.clients $(if $(and $(shell command -v node),$(shell command -v npm)),.venv/.node)
 
 # A .venv that was copied or moved here, or whose interpreter is gone, is made anew.
 venv_state := $(shell test "$$(cat .venv/.made 2>/dev/null)" = "$$(pwd -P)" && $(python) -c '' 2>/dev/null && echo good)
@@ -38,11 +40,11 @@ up: .venv/.embedded ## Start everything here, without containers; Ctrl-C stops i
 	@exec $(python) -m safelight up
 
 .PHONY: test
-test: .venv/.dev ## All tests, with ruff and mypy among them (ARGS="-k name" chooses)
+test: .venv/.dev $(clients) ## All tests, with ruff and mypy among them (ARGS="-k name" chooses)
 	@$(python) -m pytest $(ARGS)
 
 .PHONY: check
-check: .venv/.dev ## ruff, mypy and the import rules first, then all tests
+check: .venv/.dev $(clients) ## ruff, mypy and the import rules first, then all tests
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
@@ -60,12 +62,14 @@ bench: .venv/.dev ## Measure: every script in benchmarks/
 		name=$$(basename "$$script" .py); echo "== $$name"; $(python) -m "benchmarks.$$name" || exit 1; done
 
 .PHONY: test-tools
-test-tools: ## Install the programs that some tests need (Debian, as root): chromium, promtool, exiftool
+test-tools: ## Install the programs that some tests need (Debian, as root): chromium, promtool, exiftool, node
 	@missing=; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	command -v exiftool >/dev/null || missing="$$missing libimage-exiftool-perl"; \
-	if [ -z "$$missing" ]; then echo "chromium, promtool and exiftool are here."; exit 0; fi; \
+	command -v node >/dev/null || missing="$$missing nodejs"; \
+	command -v npm >/dev/null || missing="$$missing npm"; \
+	if [ -z "$$missing" ]; then echo "chromium, promtool, exiftool, node and npm are here."; exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then \
 		echo "Missing (Debian package names):$$missing. There is no apt-get here; install them by hand." >&2; exit 1; fi; \
 	if [ "$$(id -u)" != 0 ]; then \
@@ -73,14 +77,19 @@ test-tools: ## Install the programs that some tests need (Debian, as root): chro
 	export DEBIAN_FRONTEND=noninteractive; \
 	apt-get update -q && apt-get install -q -y --no-install-recommends $$missing
 
-lock_command = echo 'setuptools>=77' | $(python) -m uv pip compile pyproject.toml - --universal \
-	--python-version 3.11 --generate-hashes --no-header --no-annotate --system-certs --quiet $(UPGRADE)
+lock_options = --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --system-certs --quiet \
+	$(UPGRADE)
+lock_command = echo 'setuptools>=77' | $(python) -m uv pip compile pyproject.toml - $(lock_options)
 
 .PHONY: lock
 lock: .venv/.dev ## Write the lock files anew after a change in pyproject.toml (UPGRADE=--upgrade for newer releases)
 	$(lock_command) -o requirements.txt
 	$(lock_command) --extra embedded -o requirements-embedded.txt
 	$(lock_command) --extra embedded --extra dev -o requirements-dev.txt
+	$(python) -m uv pip compile tests/clients/requirements.in $(lock_options) -o tests/clients/requirements.txt
+	@if command -v npm >/dev/null; then cd tests/clients/js && \
+		npm $(if $(UPGRADE),update,install) --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved; \
+		else echo "npm is absent: tests/clients/js/package-lock.json stays as it is." >&2; fi
 
 .PHONY: clean
 clean: ## Remove .venv and caches (photos and keys in .safelight stay)
@@ -122,3 +131,19 @@ endef
 
 .venv/.dev: .venv/.made requirements-dev.txt pyproject.toml
 	$(call install,requirements-dev.txt)
+
+# Apart from .dev: their boto3 is not the one that aioboto3 pins.
+.venv/.clients: .venv/.made tests/clients/requirements.txt
+	@echo "Installing the S3 clients that tests/clients/requirements.txt locks ..."
+	@$(python) -m venv --clear .venv/clients
+	@.venv/clients/bin/python -m pip install --quiet --quiet --require-hashes --only-binary :all: \
+		-r tests/clients/requirements.txt
+	@touch $@
+
+.venv/.node: .venv/.made tests/clients/js/package.json tests/clients/js/package-lock.json
+	@echo "Installing the S3 clients that tests/clients/js/package-lock.json locks ..."
+	@rm -rf .venv/node
+	@mkdir .venv/node
+	@cp tests/clients/js/package.json tests/clients/js/package-lock.json .venv/node/
+	@cd .venv/node && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >/dev/null
+	@touch $@

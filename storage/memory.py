@@ -10,7 +10,7 @@ from collections import deque
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _MMAP_BYTES = 128 << 10
-_KEPT_BYTES = 8 << 20
+_KEPT_BYTES = 2 << 20
 
 
 def return_freed_buffers() -> None:

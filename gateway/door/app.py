@@ -29,7 +29,7 @@ from storage.settings import StorageSettings
 
 log = structlog.get_logger(__name__)
 
-_READ_BYTES = 256 << 10
+_READ_BYTES = 64 << 10
 _RESTART_SECONDS = 1.0
 
 

@@ -17,9 +17,9 @@ import httptools
 
 from gateway.s3.request import Header
 
-_HIGH_BYTES = 512 << 10  # more than this in hand: the storage has to wait
-_LOW_BYTES = 128 << 10
-_WRITE_HIGH_BYTES = 512 << 10
+_HIGH_BYTES = 256 << 10  # more than this in hand: the storage has to wait
+_LOW_BYTES = 64 << 10
+_WRITE_HIGH_BYTES = 128 << 10
 _RESET = struct.pack("ii", 1, 0)  # linger for no time
 
 

@@ -1,0 +1,164 @@
+"""What the S3 door costs: the same requests straight to SeaweedFS and through the door before it, in one run.
+
+python -m benchmarks.door [--rounds 6] [--connections 4] [--gibibytes 0]
+
+5 MiB objects, signed with their SHA-256; the sides take turns, so a busy machine slows both. Client, door and storage
+share the machine's cores: the ratio is of all three together. The door's memory is read after the rounds, and
+while an object of --gibibytes goes through in both directions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import uvloop
+from yarl import URL
+
+from gateway.s3.request import RawRequest
+from gateway.s3.scope import Signer
+from gateway.s3.signing import sign_request
+from tests.clients.door import Door, Surroundings
+from tests.servers import Servers
+
+BUCKET, KEYS, SIZE_BYTES = "bench", 16, 5 << 20
+COUNTS = {"PUT": 16, "GET": 24, "HEAD": 400}
+EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    name: str
+    url: str
+    signer: Signer
+
+    def headers(self, method: str, path: str, payload: str) -> dict[str, str]:
+        host = self.url.partition("://")[2]
+        raw = RawRequest(method=method, path=path.encode(), query=b"", headers=(), host=host)
+        signed = sign_request(raw, self.signer, payload=payload, now=datetime.now(UTC))
+        return {name.decode(): value.decode() for name, value in signed}
+
+    async def ask(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        body: bytes | AsyncIterator[bytes] | None = None,
+        *,
+        payload: str = EMPTY,
+        length: int | None = None,
+    ) -> int:
+        """Bytes of the answer."""
+        headers = self.headers(method, path, payload)
+        if length is not None:
+            headers["Content-Length"] = str(length)
+        async with session.request(method, URL(self.url + path, encoded=True), headers=headers, data=body) as answer:
+            size_bytes = 0
+            async for piece in answer.content.iter_any():
+                size_bytes += len(piece)
+            assert answer.status < 300, answer.status
+            return size_bytes
+
+
+async def measure(side: Side, method: str, connections: int, body: bytes) -> float:
+    """Requests per second."""
+    numbers = list(range(COUNTS[method]))
+    payload = hashlib.sha256(body).hexdigest()
+
+    async def work(session: aiohttp.ClientSession) -> None:
+        while numbers:
+            path = f"/{BUCKET}/{numbers.pop() % KEYS}"
+            if method == "PUT":
+                await side.ask(session, method, path, body, payload=payload)
+            else:
+                await side.ask(session, method, path)
+
+    async with _open_session() as session:
+        started = time.perf_counter()
+        await asyncio.gather(*(work(session) for _ in range(connections)))
+        return COUNTS[method] / (time.perf_counter() - started)
+
+
+async def compare(sides: tuple[Side, Side], rounds: int, connections: int) -> None:
+    body = os.urandom(SIZE_BYTES)
+    async with _open_session() as session:
+        await sides[0].ask(session, "PUT", f"/{BUCKET}")
+    for method in COUNTS:
+        rates: dict[str, list[float]] = {side.name: [] for side in sides}
+        for number in range(rounds):
+            for side in sides if number % 2 else reversed(sides):
+                rates[side.name].append(await measure(side, method, connections, body))
+        direct, door = (rates[side.name] for side in sides)
+        ratios = [through / straight for through, straight in zip(door, direct, strict=True)]
+        print(
+            f"{method:<5} direct {statistics.median(direct):8.1f}/s   door {statistics.median(door):8.1f}/s   "
+            f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+async def pass_large(side: Side, gibibytes: int) -> None:
+    block, length = os.urandom(1 << 20), gibibytes << 30
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(length >> 20):
+            yield block
+
+    async with _open_session() as session:
+        path = f"/{BUCKET}/large"
+        await side.ask(session, "PUT", path, pieces(), payload="UNSIGNED-PAYLOAD", length=length)
+        assert await side.ask(session, "GET", path) == length
+        await side.ask(session, "DELETE", path)
+
+
+def _open_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        skip_auto_headers=["User-Agent", "Accept", "Accept-Encoding", "Content-Type"],
+        read_bufsize=256 << 10,
+        timeout=aiohttp.ClientTimeout(total=None),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--gibibytes", type=int, default=0)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # Postgres runs as another user
+        servers = Servers(folder)
+        backend = servers.s3_backend
+        dsn = servers.postgres.dsn_of(servers.make_database())
+        door = Door(folder / "door", Surroundings(postgres_dsn=dsn, redis_url=servers.valkey.url, backend=backend))
+        try:
+            straight = Signer(access_key=backend.access_key, secret_key=backend.secret_key, region=backend.region)
+            through = Signer(
+                access_key=door.endpoint.access_key, secret_key=door.endpoint.secret_key, region=backend.region
+            )
+            sides = (
+                Side(name="direct", url=backend.endpoint, signer=straight),
+                Side(name="door", url=door.endpoint.url, signer=through),
+            )
+            uvloop.run(compare(sides, chosen.rounds, chosen.connections))
+            print(f"door's memory, resident: {door.peak_memory_bytes / 1e6:.0f} MB at its peak")
+            if chosen.gibibytes:
+                uvloop.run(pass_large(sides[1], chosen.gibibytes))
+                print(f"after {chosen.gibibytes} GiB both ways: {door.peak_memory_bytes / 1e6:.0f} MB at its peak")
+        finally:
+            door.stop()
+            servers.stop()
+
+
+if __name__ == "__main__":
+    main()
