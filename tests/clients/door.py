@@ -1,0 +1,142 @@
+"""The S3 door as a process of the tests: started on a free port, stopped by its handle."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from storage import credentials
+from storage.sealing import MasterKeys
+from tests.clients.endpoints import Endpoint
+from tests.integration.programs import Program
+from tests.servers import S3Backend, run_apart
+
+START_SECONDS = 30
+STOP_SECONDS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificates:
+    """PEM files: a CA, and a certificate for localhost and 127.0.0.1 with its key."""
+
+    ca_file: str
+    certificate_file: str
+    key_file: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a door stands between."""
+
+    postgres_dsn: str
+    redis_url: str
+    backend: S3Backend
+    master_key: str = field(default_factory=lambda: base64.b64encode(secrets.token_bytes(32)).decode(), repr=False)
+
+
+class Door:
+    """`safelight door`, once it listens, and a key of all scopes for it. Must be opened in the main thread."""
+
+    def __init__(self, folder: Path, around: Surroundings, certificates: Certificates | None = None) -> None:
+        folder.mkdir()
+        self._postgres_dsn = around.postgres_dsn
+        self._log, ports = folder / "door.log", folder / "ports.json"
+        environment = {
+            "SAFELIGHT_POSTGRES_DSN": around.postgres_dsn,
+            "SAFELIGHT_REDIS_URL": around.redis_url,
+            "SAFELIGHT_S3_ENDPOINT": around.backend.endpoint,
+            "SAFELIGHT_S3_ACCESS_KEY": around.backend.access_key,
+            "SAFELIGHT_S3_SECRET_KEY": around.backend.secret_key,
+            "SAFELIGHT_S3_PORT": "0",
+            "SAFELIGHT_MASTER_KEY": around.master_key,
+            "SAFELIGHT_PORTS_FILE": str(ports),
+            "SAFELIGHT_REQUESTS_PER_SECOND": "0",
+            "SAFELIGHT_LOG_FORMAT": "json",
+        }
+        if certificates:
+            environment["SAFELIGHT_S3_TLS_CERT"] = certificates.certificate_file
+            environment["SAFELIGHT_S3_TLS_KEY"] = certificates.key_file
+        self._program = Program("door", environment, self._log)
+        try:
+            url = self._wait_for_url(ports)
+            credential = run_apart(_make_key(around))
+        except BaseException:
+            self._program.kill()
+            raise
+        self.endpoint = Endpoint(
+            url=url,
+            access_key=credential.access_key,
+            secret_key=credential.secret_key,
+            ca_file=certificates.ca_file if certificates else None,
+        )
+
+    @property
+    def log(self) -> str:
+        """The end of what it has logged."""
+        return self._log.read_text("utf-8", "replace")[-6000:]
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most that it ever had resident."""
+        status = Path(f"/proc/{self._program.process.pid}/status").read_text("ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+    def recorded(self, bucket: str, key: str) -> dict[str, Any] | None:
+        """What Postgres knows of the object that is current under a key, None for nothing."""
+
+        async def read() -> asyncpg.Record | None:
+            connection = await asyncpg.connect(self._postgres_dsn)
+            try:
+                return await connection.fetchrow(
+                    """
+                    select etag, size_bytes, array_agg(job.processor order by job.processor) as processors
+                    from object join job on job.object_id = object.id
+                    where bucket = $1 and key = $2 and superseded_at is null and deleted_at is null
+                    group by object.id
+                    """,
+                    bucket,
+                    key,
+                )
+            finally:
+                await connection.close()
+
+        row = run_apart(read())
+        return dict(row) if row else None
+
+    def stop(self) -> None:
+        """Orderly; fails where it does not end with code 0."""
+        self._program.process.send_signal(signal.SIGTERM)
+        try:
+            code = self._program.process.wait(STOP_SECONDS)
+        finally:
+            self._program.kill()
+        assert code == 0, f"the door ended with code {code}:\n{self.log}"
+
+    def _wait_for_url(self, ports: Path) -> str:
+        deadline = time.monotonic() + START_SECONDS
+        while not ports.exists():
+            assert self._program.exit_code is None, f"the door did not start:\n{self.log}"
+            assert time.monotonic() < deadline, f"the door does not listen:\n{self.log}"
+            time.sleep(0.05)
+        return str(json.loads(ports.read_text("utf-8"))["s3_url"])
+
+
+async def _make_key(around: Surroundings) -> credentials.Credential:
+    made = credentials.generate()
+    sealed = MasterKeys.parse(around.master_key).seal(made.secret_key, access_key=made.access_key)
+    connection = await asyncpg.connect(around.postgres_dsn)
+    try:
+        await credentials.create(
+            connection, made, name="clients", scopes=list(credentials.SCOPES), sealed_secret=sealed
+        )
+    finally:
+        await connection.close()
+    return made
