@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import secrets
-import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +20,7 @@ from gateway.auth import Gatekeeper
 from gateway.context import CONTEXT, Context
 from gateway.errors import Problem
 from gateway.limits import Limits
+from gateway.listening import stop_on_signals, url_of, write_ports
 from gateway.metrics import METRICS, Metrics
 from gateway.reconcile import reconciling
 from gateway.repairs import Site
@@ -119,10 +118,7 @@ async def serve(
 ) -> None:
     """Run the gateway until SIGTERM or SIGINT. `ports_file`: where to write the addresses once it listens."""
     return_freed_buffers()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     app = create_app(settings, jobs, storage)
     runner = web.AppRunner(
         app,
@@ -140,10 +136,10 @@ async def serve(
         site = web.TCPSite(runner, settings.http_host, settings.http_port, backlog=512)
         await site.start()
         host, port = runner.addresses[0][:2]
-        url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - only shown
+        url = url_of("http", host, port)
         log.info("gateway.started", message="The gateway is listening.", url=url)
         if ports_file:
-            _write_ports(Path(ports_file), url)
+            write_ports(Path(ports_file), http_url=url)
         await stop.wait()
         log.info("gateway.stopping", message="The gateway finishes what is in flight.")
     finally:
@@ -224,9 +220,3 @@ async def _keep_uploads(context: Context) -> None:
         except Exception:
             log.exception("uploads.unkept", message="Uploads could not be said to be alive; the next turn follows.")
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
-
-
-def _write_ports(path: Path, url: str) -> None:
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps({"http_url": url}), encoding="utf-8")
-    os.replace(fresh, path)

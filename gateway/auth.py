@@ -6,21 +6,19 @@ right one; an unknown access key is compared with a dummy.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from gateway.errors import Problem
 from gateway.reach import Reach
+from gateway.remembering import Remembered
 from storage import credentials
 from storage.credentials import KeyRecord
 from storage.database import Database
 
 Scope = Literal["read", "write", "admin"]
 
-_REMEMBERED_SECONDS = 1.0
-_REMEMBERED_KEYS = 10_000
 _NOBODY = KeyRecord(access_key="", secret_hash=bytes(32), name="", scopes=frozenset(), expires_at=None, revoked_at=None)
 
 
@@ -40,7 +38,7 @@ class Gatekeeper:
     def __init__(self, database: Database, *, derived_bucket: str) -> None:
         self._database = database
         self._derived_bucket = derived_bucket
-        self._remembered: dict[str, tuple[float, KeyRecord | None]] = {}
+        self._records = Remembered(self._ask)
 
     async def admit(self, authorization: str | None, scope: Scope) -> Principal:
         """The principal of an Authorization header. Raises Problem unauthorized or forbidden, DatabaseUnavailable."""
@@ -48,7 +46,7 @@ class Gatekeeper:
         credential = credentials.parse_token(token.strip()) if kind.lower() == "bearer" else None
         if credential is None:
             raise _unauthorized("Send the header Authorization: Bearer <access key>.<secret key>.")
-        record = await self._find(credential.access_key)
+        record = await self._records.find(credential.access_key)
         if not (record or _NOBODY).opens(credential.secret_key, datetime.now(UTC)) or record is None:
             raise _unauthorized("This key is unknown, revoked or expired. `safelight keys create` makes one.")
         if scope not in record.scopes:
@@ -62,17 +60,9 @@ class Gatekeeper:
             reach=Reach(places=record.places, derived_bucket=self._derived_bucket),
         )
 
-    async def _find(self, access_key: str) -> KeyRecord | None:
-        known = self._remembered.get(access_key)
-        if known and known[0] > time.monotonic():
-            return known[1]
-        asked_at = time.monotonic()  # what is read is as old as the question
+    async def _ask(self, access_key: str) -> KeyRecord | None:
         async with self._database.connection() as conn:
-            record = await credentials.find(conn, access_key)
-        if len(self._remembered) >= _REMEMBERED_KEYS:
-            self._remembered.clear()
-        self._remembered[access_key] = (asked_at + _REMEMBERED_SECONDS, record)
-        return record
+            return await credentials.find(conn, access_key)
 
 
 def _unauthorized(detail: str) -> Problem:

@@ -16,20 +16,20 @@ _KEPT_BYTES = 2 << 20
 def return_freed_buffers() -> None:
     """Have glibc give large buffers back to the system when they are freed. By default it learns to keep them, up
     to 32 MiB each, and a gateway's memory then stays at its peak. Does nothing on other C libraries."""
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
-        mallopt(_M_ARENA_MAX, 2)
+    _set_malloc({_M_MMAP_THRESHOLD: _MMAP_BYTES, _M_ARENA_MAX: 2})
 
 
 def keep_freed_buffers() -> None:
     """Have glibc keep a few MiB for the next buffers. For a process whose buffers are many, small and short-lived: to
     ask the system for each of them anew costs more than what they carry. Does nothing on other C libraries."""
+    _set_malloc({_M_MMAP_THRESHOLD: _KEPT_BYTES, _M_TRIM_THRESHOLD: _KEPT_BYTES, _M_ARENA_MAX: 1})
+
+
+def _set_malloc(options: dict[int, int]) -> None:
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_ARENA_MAX, 1)
+        for option, value in options.items():
+            mallopt(option, value)
 
 
 class MemoryBusy(Exception):

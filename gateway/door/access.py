@@ -17,7 +17,7 @@ _PUBLIC = frozenset({"GetObject", "HeadObject"})
 
 @dataclass(frozen=True, kw_only=True)
 class Rights:
-    """What a key may do."""
+    """What somebody may do."""
 
     scopes: frozenset[str]
     reach: Reach

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from xml.sax.saxutils import escape
 
 import structlog
@@ -79,14 +78,6 @@ def replace_location(body: bytes, url: str) -> bytes:
 def own_address(request: web.BaseRequest, raw: RawRequest) -> str:
     """What the client believes it speaks to: scheme and host."""
     return f"{request.scheme}://{raw.host}"
-
-
-async def leading_space(answer: Answer, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """What a slow answer sends to keep the connection alive: whitespace. Ends with the first piece that is more."""
-    async for piece in pieces:
-        yield piece
-        if piece.strip():
-            return
 
 
 def _relayable(headers: tuple[Header, ...], origin: tuple[str, str]) -> CIMultiDict[str]:

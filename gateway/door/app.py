@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import signal
 import socket
 import ssl
 import sys
@@ -20,6 +18,7 @@ from gateway.door.backend import Backend
 from gateway.door.door import Door
 from gateway.door.keyring import Keyring
 from gateway.door.recording import Recorder
+from gateway.listening import stop_on_signals, url_of, write_ports
 from gateway.settings import GatewaySettings
 from processors.settings import JobSettings
 from storage.database import Database
@@ -61,7 +60,7 @@ async def serve(
 ) -> None:
     """Run one process of the door until SIGTERM or SIGINT. `ports_file`: where to write the address once it listens."""
     keep_freed_buffers()
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     async with open_door(settings, jobs, storage) as door:
         server = web.Server(
             door.handle,
@@ -88,7 +87,7 @@ async def serve(
             url = _url(settings, runner.addresses[0][1])
             log.info("door.started", message="The S3 door is listening.", url=url)
             if ports_file:
-                write_ports(Path(ports_file), url)
+                write_ports(Path(ports_file), s3_url=url)
             await stop.wait()
             log.info("door.stopping", message="The S3 door finishes what is in flight.")
         finally:
@@ -97,14 +96,14 @@ async def serve(
 
 async def serve_many(settings: GatewaySettings, *, grace_seconds: float, ports_file: str | None) -> None:
     """Run `settings.s3_processes` of them on one port, and start again what dies, until SIGTERM or SIGINT."""
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     with _reserve(settings) as port:
         environment = os.environ | {"SAFELIGHT_S3_PORT": str(port), "SAFELIGHT_DOOR_CHILD": "1"}
         environment["SAFELIGHT_S3_PROCESSES"] = str(settings.s3_processes)
         environment.pop("SAFELIGHT_PORTS_FILE", None)
         keepers = [asyncio.create_task(_keep(environment, grace_seconds)) for _ in range(settings.s3_processes)]
         if ports_file:
-            write_ports(Path(ports_file), _url(settings, port))
+            write_ports(Path(ports_file), s3_url=_url(settings, port))
         await stop.wait()
         for keeper in keepers:
             keeper.cancel()
@@ -140,20 +139,6 @@ def _reserve(settings: GatewaySettings) -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
-def write_ports(path: Path, url: str) -> None:
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps({"s3_url": url}), encoding="utf-8")
-    os.replace(fresh, path)
-
-
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
 def _tls(settings: GatewaySettings) -> ssl.SSLContext | None:
     if not settings.s3_tls_cert:
         return None
@@ -163,5 +148,4 @@ def _tls(settings: GatewaySettings) -> ssl.SSLContext | None:
 
 
 def _url(settings: GatewaySettings, port: int) -> str:
-    host = "127.0.0.1" if settings.s3_host == "0.0.0.0" else settings.s3_host  # noqa: S104 - only shown
-    return f"{'https' if settings.s3_tls_cert else 'http'}://{host}:{port}"
+    return url_of("https" if settings.s3_tls_cert else "http", settings.s3_host, port)

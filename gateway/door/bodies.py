@@ -22,7 +22,6 @@ from gateway.s3.request import RawRequest
 from gateway.settings import GatewaySettings
 from storage import failpoints
 
-THREAD_BYTES = 64 << 20
 _GRACE_SECONDS = 10.0  # before the minimum rate is asked for
 
 

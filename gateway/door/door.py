@@ -17,7 +17,6 @@ import structlog
 from aiohttp import web
 
 from gateway.door import access, answers, bodies, forms
-from gateway.door.access import Rights
 from gateway.door.backend import Answer, Backend, BackendUnavailable, Outgoing
 from gateway.door.keyring import Keyring, Principal
 from gateway.door.listings import filter_buckets, find_failed
@@ -41,7 +40,6 @@ from storage.database import DatabaseUnavailable
 log = structlog.get_logger(__name__)
 
 _ANSWER_BYTES = 16 << 20  # of answers that are read whole
-_NOTHING = Rights(scopes=frozenset(), reach=Reach(places=(), derived_bucket=""))
 
 
 class Door:
@@ -98,31 +96,13 @@ class Door:
 
     async def _admit(self, request: web.BaseRequest, raw: RawRequest, request_id: str) -> Visit:
         target = locate(raw, self._settings.s3_domain_names)
-        if raw.method == "OPTIONS":
+        if raw.method == "OPTIONS":  # a browser's preflight is never signed
+            verified, principal, signer = None, None, None
             asked = Asked(operation=PREFLIGHT, target=target, copy_source=None)
-            return Visit(
-                request=request,
-                raw=raw,
-                request_id=request_id,
-                asked=asked,
-                verified=None,
-                principal=None,
-                rights=_NOTHING,
-                signer=None,
-            )
-        verified, principal = await self._authenticate(raw, target)
-        asked = classify(raw, target)
-        signer: Signer | None = None
-        rights = _NOTHING
-        if principal is not None:
-            signer, rights = principal.signer, _rights(principal)
-            access.check(asked, rights, raw, derived_bucket=self._derived_bucket)
-        elif asked.operation.body is Body.FORM:
-            pass  # a form carries its signature in the body
-        elif access.is_public(asked, self._public):
-            signer = self._backend.signer
-        elif self._settings.s3_anonymous != "storage":
-            raise S3Error("AccessDenied", "Sign the request with a key that `safelight keys create` has made.")
+        else:
+            verified, principal = await self._authenticate(raw, target)
+            asked = classify(raw, target)
+            signer = self._authorise(raw, asked, principal)
         return Visit(
             request=request,
             raw=raw,
@@ -130,9 +110,20 @@ class Door:
             asked=asked,
             verified=verified,
             principal=principal,
-            rights=rights,
             signer=signer,
         )
+
+    def _authorise(self, raw: RawRequest, asked: Asked, principal: Principal | None) -> Signer | None:
+        """With what the request is signed for the storage, None for nothing. Raises S3Error AccessDenied."""
+        if principal is not None:
+            access.check(asked, principal, raw, derived_bucket=self._derived_bucket)
+            return principal.signer
+        if access.is_public(asked, self._public):
+            return self._backend.signer
+        # A form carries its signature in the body.
+        if asked.operation.body is not Body.FORM and self._settings.s3_anonymous != "storage":
+            raise S3Error("AccessDenied", "Sign the request with a key that `safelight keys create` has made.")
+        return None
 
     async def _authenticate(self, raw: RawRequest, target: Target) -> tuple[Verified | None, Principal | None]:
         claim = authentication.read_claim(raw)
@@ -160,7 +151,7 @@ class Door:
         if operation.body is Body.XML:
             return await self._send_xml(visit)
         if operation.is_copy:
-            return await self._copy(visit)
+            return await self._settle_late(visit, visit.outgoing())
         match operation.name:
             case "DeleteObject":
                 return await self._delete(visit)
@@ -211,7 +202,7 @@ class Door:
         arriving = self._arrivals(visit).pieces()
         head = await forms.read_head(arriving, boundary)
         claim = policy.read_claim(head.fields)
-        fields, signer, rights = list(head.fields), visit.signer, visit.rights
+        fields, rights = list(head.fields), visit.rights
         key = policy.resolve_key(head.fields, head.filename)
         if claim is not None:
             principal = await self._keyring.find(claim.access_key)
@@ -219,7 +210,7 @@ class Door:
             now = datetime.now(UTC)
             stated = policy.verify(claim, head.fields, secret_key=secret_key, rules=self._rules, now=now)
             assert principal is not None
-            rights = _rights(principal)
+            rights = principal
             fields = policy.rewrite_policy(head.fields, stated, principal.signer, now=now)
         elif visit.principal is None and self._settings.s3_anonymous != "storage":
             raise S3Error("AccessDenied", "The form has no signed policy.")
@@ -233,15 +224,11 @@ class Door:
             body=_joined(fresh, head.rest, arriving, length - head.size_bytes),
             length=length - head.size_bytes + len(fresh),
         )
-        async with self._send(visit, outgoing, signer if claim is None else None) as answer:
+        async with self._send(visit, outgoing, is_signed=claim is None) as answer:
             # A redirect to the form's own page is a success too.
             if (answer.is_success or answer.status == 303) and self._recorder.watches(visit.bucket, key):
                 await self._recorder.settle(visit.bucket, key)
             return await self._relay_located(visit, answer, key)
-
-    async def _copy(self, visit: Visit) -> web.StreamResponse:
-        """CopyObject and UploadPartCopy: what they answer may fail late."""
-        return await self._settle_late(visit, visit.outgoing())
 
     async def _send_xml(self, visit: Visit) -> web.StreamResponse:
         """Operations whose body is XML: read and proven before the storage hears of it."""
@@ -259,18 +246,11 @@ class Door:
         meanwhile is sent on."""
         async with self._send(visit, outgoing) as answer:
             response = self._make_head(visit, answer)
-            arriving = answer.pieces()
             body = b""
-            async for piece in answers.leading_space(answer, arriving):
-                if piece.strip():
-                    body = piece
-                    break
-                if not response.prepared:
-                    response.headers.pop("Content-Length", None)
-                    response.enable_chunked_encoding()
-                    await response.prepare(visit.request)
-                await response.write(piece)
-            async for piece in arriving:
+            async for piece in answer.pieces():
+                if not body and not piece.strip():
+                    await _keep_alive(visit, response, piece)
+                    continue
                 body += piece
                 if len(body) > _ANSWER_BYTES:
                     raise BackendUnavailable("the answer is too long")
@@ -337,8 +317,9 @@ class Door:
     # Its tools
 
     @contextlib.asynccontextmanager
-    async def _send(self, visit: Visit, outgoing: Outgoing, *signer: Signer | None) -> AsyncIterator[Answer]:
-        async with self._backend.send(outgoing, signer[0] if signer else visit.signer) as answer:
+    async def _send(self, visit: Visit, outgoing: Outgoing, *, is_signed: bool = True) -> AsyncIterator[Answer]:
+        """`is_signed` False: the body carries its own signature."""
+        async with self._backend.send(outgoing, visit.signer if is_signed else None) as answer:
             if answer.status in (301, 302, 307, 308):
                 log.error(
                     "storage.redirects",
@@ -383,6 +364,15 @@ def read_raw(request: web.BaseRequest) -> RawRequest:
     return read_request(request.method, target, request.raw_headers)
 
 
+async def _keep_alive(visit: Visit, response: web.StreamResponse, space: bytes) -> None:
+    """Send on the whitespace of an answer that takes its time."""
+    if not response.prepared:
+        response.headers.pop("Content-Length", None)
+        response.enable_chunked_encoding()
+        await response.prepare(visit.request)
+    await response.write(space)
+
+
 async def _finish(visit: Visit, response: web.StreamResponse, body: bytes) -> web.StreamResponse:
     if not response.prepared:
         response.headers.pop("Content-Length", None)
@@ -415,10 +405,6 @@ def _found(visit: Visit, answer: Answer, length: int, head: bytes) -> Found:
         head=head,
         sha256=bytes.fromhex(sha256) if sha256 is not None else None,
     )
-
-
-def _rights(principal: Principal) -> Rights:
-    return Rights(scopes=principal.scopes, reach=principal.reach)
 
 
 def _payload(verified: Verified | None) -> str | None:

@@ -1,18 +1,15 @@
-"""The keys that open the S3 door: found in Postgres, unsealed, remembered for a second.
-
-So revoking a key takes effect within that second. A key that is unknown is remembered as such as long.
-"""
+"""The keys that open the S3 door: found in Postgres, unsealed, remembered for a second."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
 
+from gateway.door.access import Rights
 from gateway.reach import Reach
+from gateway.remembering import Remembered
 from gateway.s3.scope import Signer
 from storage import credentials
 from storage.credentials import KeyRecord
@@ -21,18 +18,12 @@ from storage.sealing import MasterKeys, SealBroken
 
 log = structlog.get_logger(__name__)
 
-_REMEMBERED_SECONDS = 1.0
-_REMEMBERED_KEYS = 10_000
-
 
 @dataclass(frozen=True, kw_only=True)
-class Principal:
+class Principal(Rights):
     """Whose key signed. `signer`: what its requests to the storage are signed with."""
 
     access_key: str
-    name: str
-    scopes: frozenset[str]
-    reach: Reach
     signer: Signer
     secret_key: str = field(repr=False)
 
@@ -45,38 +36,23 @@ class Keyring:
         self._master_keys = master_keys
         self._own = own
         self._derived_bucket = derived_bucket
-        self._remembered: dict[str, tuple[float, Principal | None]] = {}
-        self._asking: dict[str, asyncio.Task[Principal | None]] = {}
+        self._principals = Remembered(self._ask)
 
     async def find(self, access_key: str) -> Principal | None:
         """None: unknown, revoked, expired, or not made for this door. Raises DatabaseUnavailable."""
-        known = self._remembered.get(access_key)
-        if known and known[0] > time.monotonic():
-            return known[1]
-        asking = self._asking.get(access_key)
-        if asking is None:
-            asking = self._asking[access_key] = asyncio.create_task(self._ask(access_key))
-            asking.add_done_callback(lambda _: self._asking.pop(access_key, None))
-        return await asyncio.shield(asking)
+        return await self._principals.find(access_key)
 
     async def _ask(self, access_key: str) -> Principal | None:
-        asked_at = time.monotonic()  # what was read is as old as the question
         async with self._database.connection() as conn:
             record = await credentials.find(conn, access_key)
-        principal = self._unseal(record) if record is not None else None
-        if len(self._remembered) >= _REMEMBERED_KEYS:
-            self._remembered.clear()
-        self._remembered[access_key] = (asked_at + _REMEMBERED_SECONDS, principal)
-        return principal
+        return self._unseal(record) if record is not None else None
 
     def _unseal(self, record: KeyRecord) -> Principal | None:
-        expired = record.expires_at is not None and record.expires_at <= datetime.now(UTC)
-        if record.revoked_at is not None or expired or record.sealed_secret is None:
+        if not record.is_valid(datetime.now(UTC)) or record.sealed_secret is None:
             return None
         try:
             return Principal(
                 access_key=record.access_key,
-                name=record.name,
                 scopes=record.scopes,
                 reach=Reach(places=record.places, derived_bucket=self._derived_bucket),
                 signer=self._signer(record),

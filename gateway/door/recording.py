@@ -19,7 +19,7 @@ import structlog
 
 from gateway import ingest
 from gateway.door.backend import Answer, Backend, BackendUnavailable, Outgoing
-from gateway.s3.canonical import encode, recode_path
+from gateway.s3.canonical import encode
 from gateway.settings import GatewaySettings
 from processors.photos import formats
 from processors.settings import JobSettings
@@ -117,9 +117,7 @@ class Recorder:
     async def look(self, bucket: str, key: str, *, head_bytes: int = HEAD_BYTES) -> Found | None:
         """What the storage has under a key now; None for nothing. Raises BackendUnavailable."""
         headers = ((b"Range", b"bytes=0-%d" % (head_bytes - 1)),) if head_bytes else ()
-        outgoing = Outgoing(
-            method="GET" if head_bytes else "HEAD", path=recode_path(path_of(bucket, key)), headers=headers
-        )
+        outgoing = Outgoing(method="GET" if head_bytes else "HEAD", path=path_of(bucket, key), headers=headers)
         async with self._backend.send(outgoing, self._backend.signer) as answer:
             if answer.status == 404:
                 return None
@@ -199,7 +197,7 @@ class Recorder:
             if "\x00" in key:
                 return False
             query = b"encoding-type=url&list-type=2&max-keys=1&prefix=" + encode(key.encode("utf-8"))
-            outgoing = Outgoing(method="GET", path=recode_path(b"/" + bucket.encode("ascii")), query=query)
+            outgoing = Outgoing(method="GET", path=path_of(bucket), query=query)
             async with self._backend.send(outgoing, self._backend.signer) as answer:
                 listing = await answer.read(_LISTING_BYTES)
             match = _FIRST_KEY.search(listing)

@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.door.access import Rights
 from gateway.door.backend import EMPTY_SHA256, UNSIGNED_PAYLOAD, Body, Outgoing
 from gateway.door.keyring import Principal
+from gateway.reach import Reach
 from gateway.s3 import canonical
 from gateway.s3.chunked import strip_framing
 from gateway.s3.identity import PayloadMode, Verified
@@ -18,6 +19,8 @@ from gateway.s3.scope import Signer
 from gateway.s3.signing import forwardable
 
 _NOT_SENT_ON = frozenset({b"content-length"})
+# What a stranger may do is not looked up: it is public, or for the storage to decide.
+_STRANGER = Rights(scopes=frozenset(), reach=Reach(derived_bucket=""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,11 @@ class Visit:
     asked: Asked
     verified: Verified | None
     principal: Principal | None
-    rights: Rights
     signer: Signer | None
+
+    @property
+    def rights(self) -> Rights:
+        return self.principal or _STRANGER
 
     @property
     def bucket(self) -> str:

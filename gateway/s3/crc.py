@@ -1,6 +1,6 @@
 """CRC32C and CRC64NVME: from the AWS common runtime where that is installed, else from tables, byte pair by byte pair.
 
-The tables give the same values some thousand times more slowly; see `is_fast`.
+The tables give the same values some thousand times more slowly.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def crc64nvme_from_table(data: bytes, previous: int = 0) -> int:
 
 
 @lru_cache(maxsize=1)
-def _chosen() -> tuple[Crc, Crc, bool]:
+def _chosen() -> tuple[Crc, Crc]:
     """Imported when first needed: the runtime takes 5 MB, and most clients ask for neither."""
     try:
         native = importlib.import_module("awscrt.checksums")
     except ImportError:
-        return crc32c_from_table, crc64nvme_from_table, False
-    return native.crc32c, native.crc64nvme, True
+        return crc32c_from_table, crc64nvme_from_table
+    return native.crc32c, native.crc64nvme
 
 
 def crc32c(data: bytes, previous: int = 0) -> int:
@@ -67,8 +67,3 @@ def crc32c(data: bytes, previous: int = 0) -> int:
 
 def crc64nvme(data: bytes, previous: int = 0) -> int:
     return _chosen()[1](data, previous)
-
-
-def is_fast() -> bool:
-    """Whether the AWS common runtime does the work."""
-    return _chosen()[2]

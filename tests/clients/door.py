@@ -6,20 +6,20 @@ import base64
 import json
 import secrets
 import signal
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
-from storage import credentials
+from storage.credentials import Credential
 from storage.sealing import MasterKeys
+from tests.access_keys import make_key
 from tests.clients.endpoints import Endpoint
+from tests.clients.waiting import wait_until_listening
 from tests.integration.programs import Program
 from tests.servers import S3Backend, run_apart
 
-START_SECONDS = 30
 STOP_SECONDS = 20
 
 
@@ -121,22 +121,13 @@ class Door:
         assert code == 0, f"the door ended with code {code}:\n{self.log}"
 
     def _wait_for_url(self, ports: Path) -> str:
-        deadline = time.monotonic() + START_SECONDS
-        while not ports.exists():
-            assert self._program.exit_code is None, f"the door did not start:\n{self.log}"
-            assert time.monotonic() < deadline, f"the door does not listen:\n{self.log}"
-            time.sleep(0.05)
+        wait_until_listening("the door", ports.exists, self._program.process, self._log)
         return str(json.loads(ports.read_text("utf-8"))["s3_url"])
 
 
-async def _make_key(around: Surroundings) -> credentials.Credential:
-    made = credentials.generate()
-    sealed = MasterKeys.parse(around.master_key).seal(made.secret_key, access_key=made.access_key)
+async def _make_key(around: Surroundings) -> Credential:
     connection = await asyncpg.connect(around.postgres_dsn)
     try:
-        await credentials.create(
-            connection, made, name="clients", scopes=list(credentials.SCOPES), sealed_secret=sealed
-        )
+        return await make_key(connection, MasterKeys.parse(around.master_key), name="clients")
     finally:
         await connection.close()
-    return made

@@ -6,12 +6,10 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from tests.clients.waiting import wait_until_listening
 from tests.servers import S3Backend
-
-START_SECONDS = 30
 
 
 class Moto:
@@ -37,9 +35,7 @@ class Moto:
         self._process.wait()
 
     def _wait_for_url(self) -> str:
-        deadline = time.monotonic() + START_SECONDS
-        while not (found := re.search(r"Running on (http://\S+)", said := self._log.read_text("utf-8"))):
-            assert self._process.poll() is None, f"moto did not start:\n{said}"
-            assert time.monotonic() < deadline, f"moto does not listen:\n{said}"
-            time.sleep(0.05)
-        return found[1]
+        def find() -> re.Match[str] | None:
+            return re.search(r"Running on (http://\S+)", self._log.read_text("utf-8"))
+
+        return str(wait_until_listening("moto", find, self._process, self._log)[1])

@@ -6,10 +6,11 @@ import aiohttp
 import pytest
 
 from safelight.embedded.folder import choose_port
-from storage import credentials, sealing
+from storage import sealing
 from storage.blobs import NoSuchBlob
 from storage.sealing import MasterKeys
 from tests import photos
+from tests.access_keys import make_key
 from tests.faults.harness.stack import Stack
 from tests.integration.test_door import Client
 
@@ -27,10 +28,9 @@ async def test_row_05_door_killed(stack: Stack, step: str) -> None:
     """kill -9 of the S3 door in the midst of a PUT: nothing half-stored, no success told; the same PUT again makes it
     one photo with one set of jobs."""
     stored, recorded = STEPS[step]
-    master_key, key = sealing.generate(), credentials.generate()
-    sealed = MasterKeys.parse(master_key).seal(key.secret_key, access_key=key.access_key)
+    master_key = sealing.generate()
     async with stack.database.transaction() as conn:
-        await credentials.create(conn, key, name="door", scopes=["read", "write"], sealed_secret=sealed)
+        key = await make_key(conn, MasterKeys.parse(master_key), scopes=["read", "write"])
     port = choose_port()
     door = stack.launch("door", s3_port=str(port), master_key=master_key, failpoint=f"{step}:kill:1")
     await door.ready()

@@ -11,7 +11,7 @@ from safelight.embedded import Valkey
 from storage.blobs import Blobs
 from storage.database import Database
 from tests.integration.programs import Stage
-from tests.integration.stage import storage_settings
+from tests.integration.stage import environment_of, storage_settings
 from tests.servers import S3Backend
 
 
@@ -37,14 +37,7 @@ def stage(
 ) -> Iterator[Stage]:
     """Programs with a database and buckets of their own, a lease of 3 s and a redispatch of 2 s."""
     environment = {
-        "SAFELIGHT_POSTGRES_DSN": postgres_dsn,
-        "SAFELIGHT_REDIS_URL": redis_url,
-        "SAFELIGHT_REDIS_STREAM": bucket_prefix,
-        "SAFELIGHT_S3_ENDPOINT": s3_backend.endpoint,
-        "SAFELIGHT_S3_ACCESS_KEY": s3_backend.access_key,
-        "SAFELIGHT_S3_SECRET_KEY": s3_backend.secret_key,
-        "SAFELIGHT_DEFAULT_BUCKET": f"{bucket_prefix}-photos",
-        "SAFELIGHT_DERIVED_BUCKET": f"{bucket_prefix}-derived",
+        **environment_of(postgres_dsn, redis_url, s3_backend, bucket_prefix),
         "SAFELIGHT_LEASE_SECONDS": "3",
         "SAFELIGHT_REDISPATCH_SECONDS": "2",
         "SAFELIGHT_WORKER_SLOTS": "2",

@@ -36,6 +36,20 @@ async def until(condition: Callable[[], Awaitable[T]], *, seconds: float, what: 
         await asyncio.sleep(0.02)
 
 
+def environment_of(dsn: str, redis_url: str, s3: S3Backend, prefix: str) -> dict[str, str]:
+    """What programs of one test are told of its servers; `prefix` names its stream and begins its buckets."""
+    return {
+        "SAFELIGHT_POSTGRES_DSN": dsn,
+        "SAFELIGHT_REDIS_URL": redis_url,
+        "SAFELIGHT_REDIS_STREAM": prefix,
+        "SAFELIGHT_S3_ENDPOINT": s3.endpoint,
+        "SAFELIGHT_S3_ACCESS_KEY": s3.access_key,
+        "SAFELIGHT_S3_SECRET_KEY": s3.secret_key,
+        "SAFELIGHT_DEFAULT_BUCKET": f"{prefix}-photos",
+        "SAFELIGHT_DERIVED_BUCKET": f"{prefix}-derived",
+    }
+
+
 def storage_settings(dsn: str, s3: S3Backend | None = None, **more: Any) -> StorageSettings:
     s3 = s3 or S3Backend(endpoint="http://127.0.0.1:9", access_key="none", secret_key="none")
     return StorageSettings(

@@ -24,7 +24,7 @@ from storage import credentials, sealing
 from storage.credentials import KeyRecord
 from storage.database import Database
 from storage.sealing import MasterKeys, SealBroken
-from tests.integration.stage import fetch, in_transaction, until
+from tests.integration.stage import environment_of, fetch, in_transaction, until
 from tests.servers import S3Backend, Servers, execute, run_apart
 
 OLD, NEW = "00" * 31 + "01", "00" * 31 + "02"
@@ -308,14 +308,7 @@ async def test_up_gives_one_master_key_to_all(
     data_dir.mkdir()
     (data_dir / "secrets.json").write_text(json.dumps({"access_key": "ab" * 20, "secret_key": "cd" * 20}))
     environment = {
-        "SAFELIGHT_POSTGRES_DSN": postgres_dsn,
-        "SAFELIGHT_REDIS_URL": redis_url,
-        "SAFELIGHT_REDIS_STREAM": bucket_prefix,
-        "SAFELIGHT_S3_ENDPOINT": s3_backend.endpoint,
-        "SAFELIGHT_S3_ACCESS_KEY": s3_backend.access_key,
-        "SAFELIGHT_S3_SECRET_KEY": s3_backend.secret_key,
-        "SAFELIGHT_DEFAULT_BUCKET": f"{bucket_prefix}-photos",
-        "SAFELIGHT_DERIVED_BUCKET": f"{bucket_prefix}-derived",
+        **environment_of(postgres_dsn, redis_url, s3_backend, bucket_prefix),
         "SAFELIGHT_DATA_DIR": str(data_dir),
         "SAFELIGHT_HTTP_PORT": "0",
         "SAFELIGHT_S3_PORT": "0",

@@ -35,6 +35,7 @@ from storage.blobs import Blobs
 from storage.database import Database
 from storage.sealing import MasterKeys
 from tests import photos
+from tests.access_keys import make_key
 from tests.integration.stage import storage_settings
 from tests.servers import S3Backend
 
@@ -192,13 +193,9 @@ class Site:
 
     async def key_for(self, **more: Any) -> Client:
         """A client with a key of its own: scopes, places, expires_at."""
-        made = credentials.generate()
-        sealed = self.master_keys.seal(made.secret_key, access_key=made.access_key)
         async with self.database.transaction() as conn:
-            await credentials.create(
-                conn, made, **{"name": "test", "scopes": list(credentials.SCOPES), "sealed_secret": sealed, **more}
-            )
-        return Client(url=self.client.url, key=made, session=self.session)
+            key = await make_key(conn, self.master_keys, **more)
+        return Client(url=self.client.url, key=key, session=self.session)
 
 
 @pytest.fixture
