@@ -61,21 +61,32 @@ bench: .venv/.dev ## Measure: every script in benchmarks/
 	@for script in benchmarks/[a-z]*.py; do \
 		name=$$(basename "$$script" .py); echo "== $$name"; $(python) -m "benchmarks.$$name" || exit 1; done
 
-.PHONY: test-tools
-test-tools: ## Install the programs that some tests need (Debian, as root): chromium, promtool, exiftool, node
-	@missing=; \
-	command -v chromium >/dev/null || missing="$$missing chromium"; \
-	command -v promtool >/dev/null || missing="$$missing prometheus"; \
-	command -v exiftool >/dev/null || missing="$$missing libimage-exiftool-perl"; \
-	command -v node >/dev/null || missing="$$missing nodejs"; \
-	command -v npm >/dev/null || missing="$$missing npm"; \
-	if [ -z "$$missing" ]; then echo "chromium, promtool, exiftool, node and npm are here."; exit 0; fi; \
+# program:package, as Debian names it
+ceph := radosgw:radosgw ceph-mon:ceph-mon ceph-osd:ceph-osd ceph:ceph-common
+tools := chromium:chromium promtool:prometheus exiftool:libimage-exiftool-perl node:nodejs npm:npm $(ceph)
+
+# Installs what is missing of the pairs in $(1).
+define need
+@missing=; for pair in $(1); do \
+		command -v "$${pair%%:*}" >/dev/null || missing="$$missing $${pair#*:}"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then \
 		echo "Missing (Debian package names):$$missing. There is no apt-get here; install them by hand." >&2; exit 1; fi; \
 	if [ "$$(id -u)" != 0 ]; then \
-		echo "Missing:$$missing. Installing needs root: sudo make test-tools" >&2; exit 1; fi; \
+		echo "Missing:$$missing. Installing needs root: sudo make $@" >&2; exit 1; fi; \
 	export DEBIAN_FRONTEND=noninteractive; \
 	apt-get update -q && apt-get install -q -y --no-install-recommends $$missing
+endef
+
+.PHONY: test-tools
+test-tools: ## Install the programs that some tests need (Debian, as root): chromium, promtool, exiftool, node, Ceph
+	$(call need,$(tools))
+	@echo "Everything that the tests need is here."
+
+.PHONY: test-rgw
+test-rgw: .venv/.dev $(clients) ## The tests against Ceph's S3 server alone; installs it (Debian, as root)
+	$(call need,$(ceph))
+	@$(python) -m pytest -m needs_ceph $(ARGS)
 
 lock_options = --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --system-certs --quiet \
 	$(UPGRADE)

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from tests.rgw import Rgw
 from tests.servers import S3Backend, Servers
 
 TOOLS = {
+    "needs_ceph": ("radosgw",),
     "needs_chromium": ("chromium", "chromium-browser", "google-chrome"),
     "needs_exiftool": ("exiftool",),
     "needs_node": ("node",),
@@ -67,6 +69,21 @@ def servers(_session_servers: Servers) -> Servers:
     """The session's real servers, all of them that were started before running again."""
     _session_servers.heal()
     return _session_servers
+
+
+@pytest.fixture(scope="session")
+def _session_rgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rgw]:
+    rgw = Rgw(tmp_path_factory.mktemp("rgw") / "rgw")
+    yield rgw
+    rgw.stop()
+
+
+@pytest.fixture
+def rgw(_session_rgw: Rgw) -> Rgw:
+    """The session's Ceph RGW, for tests marked needs_ceph; started anew, and empty, where it has died."""
+    if not _session_rgw.running:
+        _session_rgw.start()
+    return _session_rgw
 
 
 @pytest.fixture
