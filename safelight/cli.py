@@ -78,7 +78,7 @@ def door(
     """
     from gateway.door.app import serve, serve_many
 
-    found = _settings()
+    found = _settings(opens_door=True)
     if not found.gateway.master_key:
         console.fail(
             "SAFELIGHT_MASTER_KEY is not set. The keys' secrets are sealed with it; `safelight keys master` makes one."
@@ -188,8 +188,9 @@ def version() -> None:
     typer.echo(installed_version("safelight"))
 
 
-def _settings() -> Settings:
-    found = load({name: value for name, value in os.environ.items() if name not in _NO_SETTINGS})
+def _settings(*, opens_door: bool = False) -> Settings:
+    given = {name: value for name, value in os.environ.items() if name not in _NO_SETTINGS}
+    found = load(given, opens_door=opens_door)
     logs.configure(found.process)
     try:
         failpoints.arm(os.environ)

@@ -16,6 +16,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.door.tls import load_context
 from gateway.settings import GatewaySettings
 from processors import registry
 from processors.contract import Preset
@@ -82,8 +83,11 @@ def process_settings(environ: Mapping[str, str]) -> ProcessSettings:
     return ProcessSettings(**values)
 
 
-def load(environ: Mapping[str, str]) -> Settings:
-    """Parse and check every setting. Raises SettingsError that names all problems, not only the first."""
+def load(environ: Mapping[str, str], *, opens_door: bool = False) -> Settings:
+    """Parse and check every setting. Raises SettingsError that names all problems, not only the first.
+
+    `opens_door`: the files that the S3 door needs are looked at; other processes may have the settings without them.
+    """
     problems: list[str] = []
     sections = {name: _section(kind, environ, problems) for name, kind in SECTIONS.items()}
     known = {name for name, _ in variables()}
@@ -93,6 +97,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         if name.startswith(PREFIX) and name not in known
     ]
     problems += _contradictions(sections)
+    problems += _tls_problems(sections["gateway"], opens_door=opens_door)
     if problems:
         raise SettingsError(problems)
     return _close_derived(Settings(**{name: SECTIONS[name](**values) for name, values in sections.items()}))
@@ -172,6 +177,8 @@ def _check_text(name: str, text: str) -> None:
         MasterKeys.parse(text)
     if name == "log_format" and text not in ("console", "json"):
         raise ValueError("it must be console or json")
+    if name == "s3_anonymous" and text not in ("refuse", "storage"):
+        raise ValueError("it must be refuse or storage")
     if name == "log_level" and text not in ("debug", "info", "warning", "error"):
         raise ValueError("it must be debug, info, warning or error")
 
@@ -198,6 +205,21 @@ def _contradictions(sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if len(set(names)) != len(names):
         problems.append("SAFELIGHT_PRESETS names a preset twice. Give each its own name.")
     return problems + _hook_contradictions(jobs.get("hooks", ()), jobs.get("presets", DEFAULT_PRESETS), derived)
+
+
+def _tls_problems(gateway: Mapping[str, Any], *, opens_door: bool) -> list[str]:
+    certificate, key = gateway.get("s3_tls_cert", ""), gateway.get("s3_tls_key", "")
+    if bool(certificate) != bool(key):
+        present, absent = ("S3_TLS_CERT", "S3_TLS_KEY") if certificate else ("S3_TLS_KEY", "S3_TLS_CERT")
+        return [
+            f"SAFELIGHT_{present} is set without SAFELIGHT_{absent}. Set both; one file that holds both is named twice."
+        ]
+    if certificate and opens_door:
+        try:
+            load_context(certificate, key)
+        except ValueError as error:
+            return [f"SAFELIGHT_S3_TLS_CERT and SAFELIGHT_S3_TLS_KEY cannot be used: {error}."]
+    return []
 
 
 def _hook_contradictions(hooks: Sequence[Hook], presets: Sequence[Preset], derived: str) -> list[str]:

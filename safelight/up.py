@@ -101,7 +101,7 @@ class Run:
     def serve(self, data_dir: Path) -> None:
         servers = choose_servers(self.environ, data_dir)
         environment = self.environ | {"SAFELIGHT_DATA_DIR": str(data_dir)}
-        load(environment | placeholders_for(servers))
+        load(environment | placeholders_for(servers), opens_door=True)
         environment |= choose_gateway_ports(self.environ, self.warn)
         grace_seconds = 0.0
         # Whoever waits for this file must not read the addresses of an earlier run.

@@ -18,6 +18,7 @@ from gateway.door.backend import Backend
 from gateway.door.door import Door
 from gateway.door.keyring import Keyring
 from gateway.door.recording import Recorder
+from gateway.door.tls import load_context
 from gateway.listening import stop_on_signals, url_of, write_ports
 from gateway.settings import GatewaySettings
 from processors.settings import JobSettings
@@ -142,9 +143,7 @@ def _reserve(settings: GatewaySettings) -> Iterator[int]:
 def _tls(settings: GatewaySettings) -> ssl.SSLContext | None:
     if not settings.s3_tls_cert:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.s3_tls_cert, settings.s3_tls_key or None)
-    return context
+    return load_context(settings.s3_tls_cert, settings.s3_tls_key)
 
 
 def _url(settings: GatewaySettings, port: int) -> str:

@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -169,6 +171,64 @@ def test_hooks_that_contradict_the_rest_are_problems(more: dict[str, str], words
     (problem,) = problems(**more)
     assert problem.startswith("SAFELIGHT_HOOKS ")
     assert [word for word in words if word not in problem] == []
+
+
+@pytest.mark.parametrize("text", ["Storage", "yes", "allow"])
+def test_strangers_are_refused_or_left_to_the_storage(text: str) -> None:
+    """Who mistypes what unsigned S3 requests meet is told so, instead of getting the other meaning."""
+    (problem,) = problems(s3_anonymous=text)
+    assert repr(text) in problem
+    assert "refuse or storage" in problem
+    assert read(s3_anonymous="storage").gateway.s3_anonymous == "storage"
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """PEM files by what they are."""
+    folder, authority = tmp_path_factory.mktemp("pem"), trustme.CA()
+    for name in ("one", "other"):
+        issued = authority.issue_cert("localhost")
+        issued.cert_chain_pems[0].write_to_path(folder / f"{name}.crt")
+        issued.private_key_pem.write_to_path(folder / f"{name}.key")
+    loaded = serialization.load_pem_private_key((folder / "one.key").read_bytes(), None)
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    pkcs8 = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    (folder / "sealed.key").write_bytes(loaded.private_bytes(*pkcs8, encryption))
+    (folder / "both").write_bytes((folder / "one.crt").read_bytes() + (folder / "one.key").read_bytes())
+    (folder / "text").write_text("no PEM")
+    return {path.name: str(path) for path in folder.iterdir()} | {"absent": str(folder / "absent")}
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "words"),
+    [
+        ("", "one.key", ["S3_TLS_KEY is set without SAFELIGHT_S3_TLS_CERT"]),
+        ("one.crt", "", ["S3_TLS_CERT is set without SAFELIGHT_S3_TLS_KEY"]),
+        ("absent", "one.key", ["absent cannot be read", "No such file"]),
+        ("one.crt", "absent", ["absent cannot be read", "No such file"]),
+        ("one.crt", "other.key", ["other.key is not that of the certificate"]),
+        ("text", "one.key", ["text", "as PEM"]),
+        ("one.crt", "sealed.key", ["sealed.key", "without a password"]),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_told_with_the_rest(
+    pem: dict[str, str], certificate: str, key: str, words: list[str]
+) -> None:
+    """Whoever starts the S3 door learns at once which file is wrong, beside every other problem."""
+    files = {"SAFELIGHT_S3_TLS_CERT": pem.get(certificate, ""), "SAFELIGHT_S3_TLS_KEY": pem.get(key, "")}
+    with pytest.raises(SettingsError) as caught:
+        load(NEEDED | files | {"SAFELIGHT_LOG_FORMAT": "xml"}, opens_door=True)
+    assert len(caught.value.problems) == 2
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("files", [("one.crt", "one.key"), ("both", "both")])
+def test_only_the_door_looks_at_its_certificate(pem: dict[str, str], files: tuple[str, str]) -> None:
+    """A good pair passes; a worker that has the settings but not the files starts as well."""
+    certificate, key = files
+    given = NEEDED | {"SAFELIGHT_S3_TLS_CERT": pem[certificate], "SAFELIGHT_S3_TLS_KEY": pem[key]}
+    assert load(given, opens_door=True).gateway.s3_tls_cert == pem[certificate]
+    assert read(s3_tls_cert="/absent", s3_tls_key="/absent").gateway.s3_tls_key == "/absent"
 
 
 def test_defaults_are_shown_as_they_are_written() -> None:
