@@ -28,8 +28,7 @@ def check(asked: Asked, rights: Rights, request: RawRequest, *, derived_bucket: 
     operation, target = asked.operation, asked.target
     if operation.scope is not None and operation.scope not in rights.scopes:
         raise S3Error("AccessDenied", f"It needs the scope {operation.scope!r}, which this key does not have.")
-    if target.bucket == derived_bucket and operation.scope != "read":
-        raise derived_is_read_only()
+    check_derived(asked, derived_bucket)
     if target.bucket is not None and not _reaches(asked, rights.reach, request):
         raise out_of_reach()
     source = asked.copy_source
@@ -38,6 +37,12 @@ def check(asked: Asked, rights: Rights, request: RawRequest, *, derived_bucket: 
             raise S3Error("AccessDenied", "Copying needs the scope 'read' for its source.")
         if not rights.reach.covers(source.bucket, source.key):
             raise out_of_reach()
+
+
+def check_derived(asked: Asked, derived_bucket: str) -> None:
+    """What holds for strangers, too, whose other requests the storage judges. Raises S3Error AccessDenied."""
+    if asked.target.bucket == derived_bucket and asked.operation.scope != "read":
+        raise S3Error("AccessDenied", "Only Safelight writes to the bucket of derived objects.")
 
 
 def check_keys(bucket: str, keys: Iterable[str], reach: Reach) -> None:
@@ -52,10 +57,6 @@ def is_public(asked: Asked, places: Reach | None) -> bool:
     if places is None or asked.operation.name not in _PUBLIC or target.bucket is None or target.key is None:
         return False
     return places.covers(target.bucket, target.key)
-
-
-def derived_is_read_only() -> S3Error:
-    return S3Error("AccessDenied", "Only Safelight writes to the bucket of derived objects.")
 
 
 def out_of_reach() -> S3Error:

@@ -123,12 +123,13 @@ class Door:
         # A form carries its signature in the body.
         if asked.operation.body is not Body.FORM and self._settings.s3_anonymous != "storage":
             raise S3Error("AccessDenied", "Sign the request with a key that `safelight keys create` has made.")
+        access.check_derived(asked, self._derived_bucket)
         return None
 
-    async def _authenticate(self, raw: RawRequest, target: Target) -> tuple[Verified | None, Principal | None]:
+    async def _authenticate(self, raw: RawRequest, target: Target) -> tuple[Verified, Principal | None]:
         claim = authentication.read_claim(raw)
         if claim is None:
-            return None, None
+            return authentication.describe_unsigned(raw), None
         principal = await self._keyring.find(claim.access_key)
         verified = authentication.verify_claim(
             raw,
@@ -217,8 +218,6 @@ class Door:
         if claim is not None or visit.principal is not None:
             access.check(visit.asked, rights, visit.raw, derived_bucket=self._derived_bucket)
             access.check_keys(visit.bucket, [key], rights.reach)
-        elif visit.bucket == self._derived_bucket:
-            raise access.derived_is_read_only()
         fresh = forms.write_head(head, fields)
         outgoing = visit.outgoing(
             body=_joined(fresh, head.rest, arriving, length - head.size_bytes),

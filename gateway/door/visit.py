@@ -25,7 +25,8 @@ _STRANGER = Rights(scopes=frozenset(), reach=Reach(derived_bucket=""))
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """`verified` and `principal` are None for a stranger; `signer` None: the storage is asked as by a stranger."""
+    """`principal` is None for a stranger, `verified` for a preflight; `signer` None: the storage is asked as by a
+    stranger."""
 
     request: web.BaseRequest
     raw: RawRequest

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from gateway.s3 import claims, sigv2, sigv4
 from gateway.s3.errors import S3Error
-from gateway.s3.identity import Verified
+from gateway.s3.identity import UNSIGNED, Verified, read_payload
 from gateway.s3.request import RawRequest
 from gateway.s3.sigv4 import Rules
 
@@ -36,6 +36,22 @@ def read_claim(request: RawRequest) -> Claim | None:
     if not is_ours:
         raise S3Error("InvalidArgument", "Unsupported Authorization Type", details={"ArgumentName": "Authorization"})
     return claims.read_header(request)
+
+
+def describe_unsigned(request: RawRequest) -> Verified:
+    """What a request without a signature says of its body: clients hash and frame it all the same. Raises S3Error
+    AccessDenied, InvalidArgument, NotImplemented."""
+    mode, sha256 = read_payload(request.header(b"x-amz-content-sha256") or UNSIGNED)
+    if mode.has_signed_chunks:
+        raise S3Error("AccessDenied", "Signed chunks need a signed request.")
+    return Verified(
+        access_key="",
+        version="none",
+        is_presigned=False,
+        payload_mode=mode,
+        payload_sha256=sha256,
+        seed_signature="",
+    )
 
 
 def verify_claim(

@@ -42,11 +42,12 @@ class PayloadMode(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """A signature that is right. `payload_sha256`: 64 lower-case digits that the body must match, or None.
-    `seed_signature`, `signing_key`, `scope` and `amz_date` begin the chain of chunk signatures (V4 only)."""
+    """A signature that is right, or that there is none. `payload_sha256`: 64 lower-case digits that the body must
+    match, or None. `seed_signature`, `signing_key`, `scope` and `amz_date` begin the chain of chunk signatures (V4
+    only)."""
 
     access_key: str
-    version: str  # v4 or v2
+    version: str  # v4, v2 or none
     is_presigned: bool
     payload_mode: PayloadMode
     payload_sha256: str | None
