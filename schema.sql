@@ -89,8 +89,7 @@ create table if not exists job (
   check ((state = 'done') = (outcome is not null)),
   check ((state in ('done', 'dead', 'discarded')) = (finished_at is not null))
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
-create index if not exists job_due on job (priority desc, run_at, id) where state = 'ready';
-create index if not exists job_ready_age on job (processor, run_at) where state = 'ready';
+create index if not exists job_waiting on job (processor, priority desc, run_at, id) where state = 'ready';
 create index if not exists job_lease on job (lease_until) where state = 'running';
 create index if not exists job_dead on job (finished_at desc, id desc) where state = 'dead';
 create index if not exists job_tally on job (processor, state, outcome);
@@ -216,4 +215,37 @@ create table if not exists reconcile (
 );
 create index if not exists artifact_key on artifact (bucket, key text_pattern_ops);
 
-insert into schema_version (version) values (1), (2) on conflict do nothing;
+-- Version 5. Processors that people paused, what people did, and dead letters that failed alike.
+create table if not exists pause (
+  processor  text primary key check (length(processor) between 1 and 100),
+  actor      text not null,
+  note       text,
+  at         timestamptz not null default now()
+);
+do $$ begin
+  if not exists (select from pg_attribute where attrelid = 'job'::regclass and attname = 'error_group') then
+    alter table job add column if not exists error_group text not null default '';   -- storage.deadletters.group_of
+    drop index if exists job_due, job_ready_age;        -- job_waiting does for both, and passes over what is paused
+  end if;
+  if to_regclass('action') is null then
+    create table action (                               -- one line for each thing that somebody did
+      id         bigint generated always as identity primary key,
+      action     text not null check (action in ('replay', 'discard', 'pause', 'resume')),
+      actor      text not null,
+      note       text,
+      processor  text,                                  -- of a pause or resume
+      filter     jsonb,                                 -- which dead jobs were meant; null: those that were named
+      jobs       int not null default 0,                -- that were changed
+      job_ids    bigint[] not null default '{}',        -- the first of them
+      at         timestamptz not null default now()
+    );
+    insert into action (action, actor, note, jobs, job_ids, at)
+      select action, actor, note, count(*), (array_agg(job_id order by job_id))[1:5], at
+      from job_action group by action, actor, note, at order by min(id);
+  end if;
+end $$;
+create index if not exists job_error_group on job (processor, error_code, error_group, id) include (finished_at)
+  where state = 'dead';
+create index if not exists object_any_key on object (key text_pattern_ops);
+
+insert into schema_version (version) values (1), (2), (5) on conflict do nothing;

@@ -45,6 +45,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "no_such_photo": (404, "There is no such photo."),
     "no_such_preview": (404, "The photo has no such preview."),
     "no_such_job": (404, "There is no such job."),
+    "no_such_processor": (404, "There is no such processor."),
     "no_facts": (404, "The photo has no such facts."),
     "original_missing": (404, "The original is no longer in the storage."),
     "photo_superseded": (410, "Another photo was stored under the same key since."),

@@ -28,6 +28,10 @@ _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "photo_id": {"description": "Id of a photo.", "schema": {"type": "string", "format": "uuid"}},
     "preset": {"description": "Name of a preset.", "schema": {"type": "string"}, "example": "thumb"},
     "job_id": {"description": "Id of a job.", "schema": {"type": "integer", "format": "int64", "minimum": 1}},
+    "processor": {
+        "description": "Name of a processor, as in GET /v1/stats.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.-]+$"},
+    },
 }
 _HEADERS = {"Idempotency-Key": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"}}
 _UI_FILES = {

@@ -19,9 +19,10 @@ from gateway.schemas import (
     encode_cursor,
 )
 from processors import registry
-from storage import deadletters, workers
+from storage import actions, deadletters, pauses, workers
 from storage.database import Connection
-from storage.deadletters import Action, JobFilter
+from storage.deadletters import Action
+from storage.jobfilters import JobFilter
 
 log = structlog.get_logger(__name__)
 
@@ -35,11 +36,13 @@ async def get_stats(call: Call) -> web.StreamResponse:
         counts = await workers.count_jobs(conn)
         runs = await workers.measure_runs(conn)
         alive = await workers.list_alive(conn, alive_seconds=_alive_seconds(call))
+        paused = await pauses.list_paused(conn)
     names = [item.name for item in registry.available()]
-    names += sorted(set(counts) - set(names))
+    names += sorted({*counts, *paused} - set(names))
     processors = {
         name: {state: counts.get(name, {}).get(state, 0) for state in _STATES}
         | {
+            "paused": paused.get(name),
             "oldest_ready_seconds": counts.get(name, {}).get("oldest_ready_seconds"),
             "windows": {
                 f"{minutes}m": runs.get(name, {}).get(minutes, _NOTHING_RUN) for minutes in workers.WINDOWS_MINUTES
@@ -63,8 +66,10 @@ async def list_jobs(call: Call) -> web.StreamResponse:
     query = dict(call.query)
     limit, before_id = query.pop("limit"), query.pop("cursor", None)
     async with call.context.database.connection() as conn:
-        rows = await deadletters.list_jobs(conn, JobFilter(**query), before_id=before_id, limit=limit + 1)
-    jobs = [rendering.show_job(row, traces=_traces(call)) for row in rows[:limit]]
+        rows = await deadletters.list_jobs(
+            conn, JobFilter(**query, places=call.reach.places), before_id=before_id, limit=limit + 1
+        )
+    jobs = [rendering.show_job(row, traces=call.sees_traces) for row in rows[:limit]]
     cursor = encode_cursor(str(jobs[-1]["id"])) if len(rows) > limit else None
     return rendering.answer(JobPageSchema, {"jobs": jobs, "next_cursor": cursor})
 
@@ -72,7 +77,7 @@ async def list_jobs(call: Call) -> web.StreamResponse:
 async def get_job(call: Call) -> web.StreamResponse:
     job_id = _job_id(call)
     async with call.context.database.connection() as conn:
-        return rendering.answer(JobDetailSchema, await _load(conn, job_id, traces=_traces(call)))
+        return rendering.answer(JobDetailSchema, await _load(call, conn, job_id))
 
 
 async def replay_job(call: Call) -> web.StreamResponse:
@@ -94,6 +99,7 @@ async def discard_jobs(call: Call) -> web.StreamResponse:
 async def _act_on_one(call: Call, action: Action) -> web.StreamResponse:
     job_id, context = _job_id(call), call.context
     async with context.database.transaction() as conn:
+        await _load(call, conn, job_id)
         changed = await deadletters.act(
             conn,
             [job_id],
@@ -102,7 +108,7 @@ async def _act_on_one(call: Call, action: Action) -> web.StreamResponse:
             note=call.body["note"],
             attempts=context.jobs.max_attempts,
         )
-        job = await _load(conn, job_id, traces=_traces(call))
+        job = await _load(call, conn, job_id)
     if not changed:
         raise Problem("job_not_dead", f"It is {job['state']}.", state=job["state"])
     _acted(call, action, changed)
@@ -111,7 +117,7 @@ async def _act_on_one(call: Call, action: Action) -> web.StreamResponse:
 
 async def _act_on_many(call: Call, action: Action) -> web.StreamResponse:
     body, context = call.body, call.context
-    wanted = JobFilter(**body["filter"])
+    wanted = JobFilter(**body["filter"], places=call.reach.places)
     async with context.database.transaction() as conn:
         by_error = await deadletters.count_dead(conn, wanted)
         job_ids = await deadletters.pick_dead(conn, wanted, limit=body["limit"])
@@ -124,6 +130,7 @@ async def _act_on_many(call: Call, action: Action) -> web.StreamResponse:
                 actor=call.actor,
                 note=body["note"],
                 attempts=context.jobs.max_attempts,
+                wanted=wanted,
             )
     if changed:
         _acted(call, action, changed)
@@ -145,15 +152,15 @@ def _acted(call: Call, action: Action, changed: list[int]) -> None:
     log.info(f"jobs.{action}", message="Dead jobs were acted on.", jobs=len(changed), actor=call.actor)
 
 
-async def _load(conn: Connection, job_id: int, *, traces: bool) -> dict[str, Any]:
+async def _load(call: Call, conn: Connection, job_id: int) -> dict[str, Any]:
     job = await deadletters.get(conn, job_id)
-    if job is None:
+    if job is None or not call.reach.covers(job["bucket"], job["key"]):
         raise _no_such_job()
     attempts = await deadletters.list_attempts(conn, job_id)
     return {
-        **rendering.show_job(job, traces=traces),
-        "attempts": [rendering.show_job(item, traces=traces) for item in attempts],
-        "actions": await deadletters.list_actions(conn, job_id),
+        **rendering.show_job(job, traces=call.sees_traces),
+        "attempts": [rendering.show_job(item, traces=call.sees_traces) for item in attempts],
+        "actions": await actions.list_of_job(conn, job_id),
     }
 
 
@@ -170,7 +177,3 @@ def _no_such_job() -> Problem:
 
 def _alive_seconds(call: Call) -> float:
     return max(3.0, 3 * call.context.jobs.heartbeat_seconds)
-
-
-def _traces(call: Call) -> bool:
-    return call.principal is not None and "admin" in call.principal.scopes

@@ -34,6 +34,11 @@ class Call:
         return f"{self.principal.name} ({self.principal.access_key})" if self.principal else "anyone"
 
     @property
+    def sees_traces(self) -> bool:
+        """Whether errors may be shown with tracebacks, which hold words that nobody has looked at."""
+        return self.principal is not None and "admin" in self.principal.scopes
+
+    @property
     def reach(self) -> Reach:
         """What the key is limited to. Only where the route has a scope, and so a principal."""
         assert self.principal is not None

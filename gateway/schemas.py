@@ -160,13 +160,18 @@ class PhotosQuery(Schema):
 class JobFilterFields(Schema):
     processor = Text(maximum=100, metadata=_about("Only jobs of this processor."))
     error_code = Text(maximum=100, metadata=_about("Only jobs whose last error had this code."))
+    error_group = Text(maximum=12, metadata=_about("Only jobs that failed alike, as GET /v1/jobs/groups names it."))
+    worker = Text(maximum=300, metadata=_about("Only jobs that this worker runs or ran last."))
     bucket = Text(maximum=63, metadata=_about("Only jobs on photos of this bucket."))
     key_prefix = Text(metadata=_about("Only jobs on photos whose key begins so."))
+    search = Text(minimum=1, maximum=200, metadata=_about("Part of the photo's key or of the error, in any case."))
     photo_id = fields.UUID(metadata=_about("Only jobs of this photo."))
     created_after = Instant(metadata=_about("Created then or later.", type="string", format="date-time"))
     created_before = Instant(metadata=_about("Created before.", type="string", format="date-time"))
     finished_after = Instant(metadata=_about("Ended then or later.", type="string", format="date-time"))
     finished_before = Instant(metadata=_about("Ended before.", type="string", format="date-time"))
+    since = Instant(metadata=_about("Ended, or else created, then or later.", type="string", format="date-time"))
+    until = Instant(metadata=_about("Ended, or else created, before.", type="string", format="date-time"))
 
 
 class JobsQuery(JobFilterFields):
@@ -241,6 +246,7 @@ class JobSchema(Schema):
     lease_until = Instant(allow_none=True, metadata=_about("", type="string", format="date-time"))
     worker = fields.String(allow_none=True)
     error = fields.Nested(JobErrorSchema, allow_none=True, metadata=_about("The last one."))
+    error_group = fields.String(required=True, metadata=_about("Jobs that failed alike share it; empty: none."))
     created_at = Instant(required=True, metadata=_about("", type="string", format="date-time"))
     started_at = Instant(allow_none=True, metadata=_about("", type="string", format="date-time"))
     finished_at = Instant(allow_none=True, metadata=_about("", type="string", format="date-time"))
@@ -364,7 +370,14 @@ class WindowSchema(Schema):
     p99_seconds = fields.Float(allow_none=True, required=True)
 
 
+class PauseSchema(Schema):
+    at = Instant(required=True, metadata=_about("Since when.", type="string", format="date-time"))
+    by = fields.String(required=True)
+    note = fields.String(allow_none=True, required=True)
+
+
 class ProcessorStatsSchema(Schema):
+    paused = fields.Nested(PauseSchema, allow_none=True, required=True, metadata=_about("null: its jobs run."))
     ready = fields.Integer(required=True)
     running = fields.Integer(required=True)
     done = fields.Integer(required=True)
@@ -384,6 +397,7 @@ class RunningSchema(Schema):
     processor = fields.String(required=True)
     bucket = fields.String(required=True)
     key = fields.String(required=True)
+    started_at = fields.String(required=True, metadata=_about("ISO 8601.", format="date-time"))
     seconds = fields.Float(required=True)
 
 

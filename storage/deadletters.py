@@ -1,56 +1,28 @@
 """What people do with jobs: list, inspect, replay, discard. Functions take a connection first.
 
-The dead letter queue is no queue: it is the set of jobs in state `dead`. Every action is kept in job_action, and is
+The dead letter queue is no queue: it is the set of jobs in state `dead`. Every action is kept (storage.actions), and is
 idempotent under concurrency: of twenty replays at once, one acts.
 """
 
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, fields
-from datetime import datetime
 from typing import Any, Literal
 
-from storage import objects
+from storage import actions, objects
 from storage.database import JOB_CHANNEL, Connection
+from storage.jobfilters import JobFilter, source, where
 
 Action = Literal["replay", "discard"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class JobFilter:
-    state: str | None = None
-    processor: str | None = None
-    error_code: str | None = None
-    bucket: str | None = None
-    key_prefix: str | None = None
-    photo_id: uuid.UUID | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    finished_after: datetime | None = None
-    finished_before: datetime | None = None
-
-    @property
-    def empty(self) -> bool:
-        return all(getattr(self, item.name) is None for item in fields(self))
+_NEWEST_JOBS = 20_000
+_MAX_ID = 2**63 - 1
 
 
-_CONDITIONS = {
-    "state": "job.state = {}",
-    "processor": "job.processor = {}",
-    "error_code": "job.error_code = {}",
-    "bucket": "object.bucket = {}",
-    "key_prefix": "starts_with(object.key, {})",
-    "photo_id": "job.object_id = {}",
-    "created_after": "job.created_at >= {}",
-    "created_before": "job.created_at < {}",
-    "finished_after": "job.finished_at >= {}",
-    "finished_before": "job.finished_at < {}",
-}
 _COLUMNS = """
   job.id, job.object_id, object.bucket, object.key, job.processor, job.version, job.state, job.outcome, job.attempt,
   job.max_attempts, job.crashes, job.expiries, job.token, job.run_at, job.lease_until, job.worker, job.error_code,
-  job.error, job.created_at, job.started_at, job.finished_at
+  job.error, job.error_group, job.created_at, job.started_at, job.finished_at
 """
 
 
@@ -58,17 +30,30 @@ async def list_jobs(
     conn: Connection, wanted: JobFilter, *, before_id: int | None = None, limit: int = 100
 ) -> list[dict[str, Any]]:
     """Jobs that match, newest first."""
-    where, arguments = _where(wanted)
-    if before_id is not None:
-        arguments.append(before_id)
-        where.append(f"job.id < ${len(arguments)}")
-    arguments.append(limit)
+    if wanted.search is None or wanted.state == "dead":
+        return await _list(conn, *where(wanted), before_id=before_id, limit=limit)
+    # What is searched for is mostly found among the newest jobs, quickly; else all keys are gone through, once.
+    conditions, arguments = where(wanted)
+    newest = before_id or await conn.fetchval("select coalesce(max(id), 0) + 1 from job")
+    conditions.append(f"job.id >= {newest - _NEWEST_JOBS:d}")
+    found = await _list(conn, conditions, arguments, before_id=newest, limit=limit)
+    if len(found) == limit:
+        return found
+    return await _list(conn, *where(wanted, search_first=True), before_id=before_id, limit=limit)
+
+
+async def _list(
+    conn: Connection, conditions: list[str], arguments: list[Any], *, before_id: int | None, limit: int
+) -> list[dict[str, Any]]:
     rows = await conn.fetch(
         f"""
         select {_COLUMNS} from job join object on object.id = job.object_id
-        where {" and ".join(where)} order by job.id desc limit ${len(arguments)}
+        where {" and ".join(conditions)} and job.id < ${len(arguments) + 1}
+        order by job.id desc limit ${len(arguments) + 2}
         """,
         *arguments,
+        before_id if before_id is not None else _MAX_ID,
+        limit,
     )
     return [dict(row) for row in rows]
 
@@ -104,19 +89,14 @@ async def list_attempts(conn: Connection, job_id: int) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-async def list_actions(conn: Connection, job_id: int) -> list[dict[str, Any]]:
-    rows = await conn.fetch("select action, actor, note, at from job_action where job_id = $1 order by id", job_id)
-    return [dict(row) for row in rows]
-
-
 async def count_dead(conn: Connection, wanted: JobFilter) -> dict[str, int]:
     """Dead letters that match, by error code."""
-    where, arguments = _where(wanted)
+    conditions, arguments = where(wanted)
     rows = await conn.fetch(
         f"""
         select coalesce(job.error_code, 'unknown') as code, count(*) as matched
-        from job join object on object.id = job.object_id
-        where job.state = 'dead' and {" and ".join(where)} group by 1 order by 2 desc, 1
+        from {source(wanted)}
+        where job.state = 'dead' and {" and ".join(conditions)} group by 1 order by 2 desc, 1
         """,
         *arguments,
     )
@@ -125,12 +105,12 @@ async def count_dead(conn: Connection, wanted: JobFilter) -> dict[str, int]:
 
 async def pick_dead(conn: Connection, wanted: JobFilter, *, limit: int) -> list[int]:
     """Ids of dead letters that match, oldest first."""
-    where, arguments = _where(wanted)
+    conditions, arguments = where(wanted)
     arguments.append(limit)
     rows = await conn.fetch(
         f"""
-        select job.id from job join object on object.id = job.object_id
-        where job.state = 'dead' and {" and ".join(where)} order by job.id limit ${len(arguments)}
+        select job.id from {source(wanted)}
+        where job.state = 'dead' and {" and ".join(conditions)} order by job.id limit ${len(arguments)}
         """,
         *arguments,
     )
@@ -138,10 +118,17 @@ async def pick_dead(conn: Connection, wanted: JobFilter, *, limit: int) -> list[
 
 
 async def act(
-    conn: Connection, job_ids: list[int], action: Action, *, actor: str, note: str | None, attempts: int
+    conn: Connection,
+    job_ids: list[int],
+    action: Action,
+    *,
+    actor: str,
+    note: str | None,
+    attempts: int,
+    wanted: JobFilter | None = None,
 ) -> list[int]:
-    """Replay (ready again, with `attempts` more of them) or discard dead letters. Must run in a transaction.
-    Returns the ids that were dead and are not any more."""
+    """Replay (ready again, with `attempts` more of them) or discard dead letters. `wanted`: the filter that chose
+    them, for the audit. Must run in a transaction. Returns the ids that were dead and are not any more."""
     if not job_ids:
         return []
     await conn.execute(
@@ -161,22 +148,12 @@ async def act(
         attempts,
     )
     changed = sorted(row["id"] for row in rows)
-    await conn.executemany(
-        "insert into job_action (job_id, action, actor, note) values ($1, $2, $3, $4)",
-        [(job_id, action, actor, note) for job_id in changed],
-    )
+    if not changed:
+        return []
+    chosen_by = wanted.as_json() if wanted else None
+    await actions.note_jobs(conn, action, changed, actor=actor, note=note, wanted=chosen_by)
     for object_id in sorted({row["object_id"] for row in rows}):
         await objects.settle(conn, object_id)
-    if changed and action == "replay":
+    if action == "replay":
         await conn.execute("select pg_notify($1, '')", JOB_CHANNEL)
     return changed
-
-
-def _where(wanted: JobFilter) -> tuple[list[str], list[Any]]:
-    where, arguments = ["true"], []
-    for name, condition in _CONDITIONS.items():
-        value = getattr(wanted, name)
-        if value is not None:
-            arguments.append(value)
-            where.append(condition.format(f"${len(arguments)}"))
-    return where, arguments

@@ -14,6 +14,7 @@ from typing import Any
 
 from storage import facts, objects
 from storage.database import JOB_CHANNEL, Connection
+from storage.errorgroups import group_of
 from storage.facts import StoredArtifact
 from storage.garbage import Garbage
 
@@ -50,8 +51,8 @@ class Fenced(Exception):
 async def claim(
     conn: Connection, job_id: int, *, worker: str, lease_seconds: float, known: Mapping[str, int]
 ) -> Claim | None:
-    """Take a due job for running. None: not due, taken already, or of a processor or version that this worker does not
-    know (`known`: newest version by name); a newer worker will take it."""
+    """Take a due job for running. None: not due, taken already, of a paused processor, or of a processor or version
+    that this worker does not know (`known`: newest version by name); a newer worker will take it."""
     row = await conn.fetchrow(
         """
         with claimed as (
@@ -60,6 +61,7 @@ async def claim(
           where id = $1 and state = 'ready' and run_at <= now()
             and exists (select from unnest($4::text[], $5::int[]) as known (name, version)
                         where known.name = job.processor and known.version >= job.version)
+            and not exists (select from pause where pause.processor = job.processor)
           returning *
         ), attempt as (
           insert into job_attempt (job_id, token, processor, worker) select id, token, processor, worker from claimed
@@ -148,7 +150,8 @@ async def postpone(
                          run_at = now() + $3::float8 * interval '1 s',
                          attempt = attempt - case when $4 = 'retry' then 0 else 1 end,
                          crashes = crashes + case when $4 = 'crashed' then 1 else 0 end,
-                         error_code = coalesce($5::jsonb ->> 'code', error_code), error = coalesce($5, error)
+                         error_code = coalesce($5::jsonb ->> 'code', error_code), error = coalesce($5, error),
+                         error_group = coalesce($6, error_group)
           where id = $1 and token = $2 and state = 'running' returning 1
         ), attempt as (
           update job_attempt set ended_at = now(), outcome = $4, error_code = $5::jsonb ->> 'code', error = $5
@@ -161,6 +164,7 @@ async def postpone(
         after_seconds,
         outcome,
         dict(error) if error else None,
+        group_of(error) if error else None,
     )
     if not done:
         raise Fenced
@@ -177,7 +181,7 @@ async def bury(conn: Connection, claim: Claim, *, outcome: str, error: Mapping[s
     done = await conn.fetchval(
         """
         update job set state = 'dead', finished_at = now(), lease_until = null, error_code = $3, error = $4,
-                       crashes = crashes + case when $5 = 'crashed' then 1 else 0 end
+                       crashes = crashes + case when $5 = 'crashed' then 1 else 0 end, error_group = $6
         where id = $1 and token = $2 and state = 'running' returning 1
         """,
         claim.job_id,
@@ -185,6 +189,7 @@ async def bury(conn: Connection, claim: Claim, *, outcome: str, error: Mapping[s
         error["code"],
         dict(error),
         outcome,
+        group_of(error),
     )
     if not done:
         raise Fenced
@@ -209,7 +214,7 @@ async def reap(conn: Connection, *, max_expiries: int, limit: int = 500) -> list
           state = case when expiries + 1 >= $1 then 'dead' else 'ready' end,
           finished_at = case when expiries + 1 >= $1 then now() end,
           expiries = expiries + 1, attempt = attempt - 1, lease_until = null, worker = null, dispatched_at = null,
-          run_at = now(), error_code = 'lease_expired',
+          run_at = now(), error_code = 'lease_expired', error_group = '',
           error = '{"code": "lease_expired", "detail": "Its worker fell silent."}'
         from lost where job.id = lost.id
         returning job.id, job.object_id, job.state
@@ -224,14 +229,27 @@ async def reap(conn: Connection, *, max_expiries: int, limit: int = 500) -> list
 
 
 async def pick_due(conn: Connection, *, redispatch_seconds: float, limit: int = 200) -> list[int]:
-    """Lock due jobs that were never dispatched, or not claimed since. Must run in a transaction that ends with
-    mark_dispatched."""
+    """Lock due jobs that were never dispatched, or not claimed since, of processors that are not paused. Must run in a
+    transaction that ends with mark_dispatched."""
+    # Steps from one processor to the next in job_waiting, so that a million jobs of a paused one cost nothing.
     rows = await conn.fetch(
         """
-        select id from job
-        where state = 'ready' and run_at <= now()
-          and (dispatched_at is null or dispatched_at < now() - $1::float8 * interval '1 s')
-        order by priority desc, run_at, id limit $2 for update skip locked
+        with recursive waiting (processor) as (
+          (select processor from job where state = 'ready' order by processor limit 1)
+          union all
+          select (select processor from job where state = 'ready' and processor > waiting.processor
+                  order by processor limit 1)
+          from waiting where waiting.processor is not null
+        ), open as materialized (
+          select processor from waiting where not exists (select from pause where pause.processor = waiting.processor)
+        )
+        select due.id from open cross join lateral (
+          select id, priority, run_at from job
+          where state = 'ready' and job.processor = open.processor and run_at <= now()
+            and (dispatched_at is null or dispatched_at < now() - $1::float8 * interval '1 s')
+          order by priority desc, run_at, id limit $2 for update skip locked
+        ) as due
+        order by due.priority desc, due.run_at, due.id limit $2
         """,
         redispatch_seconds,
         limit,
@@ -252,11 +270,16 @@ async def list_due(conn: Connection, *, known: Mapping[str, int], limit: int) ->
     """Ids of due jobs, for a worker that hears nothing from Redis. Nothing is locked: claiming decides."""
     rows = await conn.fetch(
         """
-        select id from job
-        where state = 'ready' and run_at <= now()
-          and exists (select from unnest($1::text[], $2::int[]) as known (name, version)
-                      where known.name = job.processor and known.version >= job.version)
-        order by priority desc, run_at, id limit $3
+        with open as materialized (
+          select * from unnest($1::text[], $2::int[]) as known (processor, version)
+          where not exists (select from pause where pause.processor = known.processor)
+        )
+        select due.id from open cross join lateral (
+          select id, priority, run_at from job
+          where state = 'ready' and job.processor = open.processor and job.version <= open.version and run_at <= now()
+          order by priority desc, run_at, id limit $3
+        ) as due
+        order by due.priority desc, due.run_at, due.id limit $3
         """,
         list(known),
         list(known.values()),

@@ -51,6 +51,7 @@ async def list_alive(conn: Connection, *, alive_seconds: float) -> list[dict[str
           coalesce((
             select jsonb_agg(jsonb_build_object(
                      'job_id', job.id, 'processor', job.processor, 'bucket', object.bucket, 'key', object.key,
+                     'started_at', job.started_at,
                      'seconds', extract(epoch from now() - job.started_at)) order by job.started_at)
             from job join object on object.id = job.object_id
             where job.state = 'running' and job.worker = worker.id), '[]') as running

@@ -10,7 +10,8 @@ import pytest
 
 from storage import deadletters, jobs
 from storage.database import Database
-from storage.deadletters import Action, JobFilter
+from storage.deadletters import Action
+from storage.jobfilters import JobFilter
 from tests.integration.stage import add_photo, fetch, in_transaction, job, photo, take, value
 
 ERROR = {"code": "unexpected", "detail": "It failed."}

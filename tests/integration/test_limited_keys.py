@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -193,21 +194,46 @@ async def test_a_list_holds_what_is_within_reach(
 
 
 def elsewhere() -> list[tuple[str, str]]:
-    """Every route with a scope that is not one of the photo routes, with an id filled in."""
-    routes = [route for route in ROUTES if route.scope is not None and not route.path.startswith("/v1/photos")]
-    return [(route.method, route.path.replace("{job_id:[0-9]+}", "1")) for route in routes]
+    """Every route with a scope that is about more than photos and their jobs, with its names filled in."""
+    own = ("/v1/photos", "/v1/jobs")
+    routes = [route for route in ROUTES if route.scope is not None and not route.path.startswith(own)]
+    return [(route.method, re.sub(r"\{processor.*?\}", "exif", route.path)) for route in routes]
 
 
 @pytest.mark.parametrize(("method", "path"), elsewhere(), ids=[" ".join(item) for item in elsewhere()])
 async def test_everything_else_is_closed_to_limited_keys(admit: Admit, bucket: str, method: str, path: str) -> None:
-    """What is not about one photo is 403 for a limited key whatever its scopes, and the detail says why; a key without
-    places gets further."""
+    """What is not about photos and their jobs is 403 for a limited key whatever its scopes, and the detail says why; a
+    key without places gets further."""
     more = {"json": {}} if method == "POST" else {}
     status, content = await (await admit(bucket)).ask(method, path, **more)
     assert (status, content["code"]) == (403, "forbidden")
     assert f"limited to photos in {bucket}" in content["detail"]
     status, _ = await (await admit()).ask(method, path, **more)
     assert status in (200, 404)
+
+
+async def test_jobs_elsewhere_do_not_exist_for_a_limited_key(admit: Admit, database: Database, bucket: str) -> None:
+    """It lists, groups, sees, replays and discards the jobs of its own places alone, whatever its scopes; the others
+    are 404 and stay as they are."""
+    host, guest = await admit(), await admit(f"{bucket}/a/")
+    for key in ("a/1.jpg", "b/2.jpg"):
+        assert (await host.put(key))[0] == 201
+    async with database.connection() as conn:
+        await conn.execute("update job set state = 'dead', finished_at = now(), error_code = 'unexpected'")
+        rows = await conn.fetch("select job.id, key from job join object on object.id = object_id order by job.id")
+    inside, outside = ([row["id"] for row in rows if row["key"][0] == folder] for folder in "ab")
+    for query, expected in (("", inside), ("?search=2.jpg", []), (f"?bucket={bucket}&key_prefix=b", [])):
+        listed = (await guest.ask("GET", f"/v1/jobs{query}"))[1]["jobs"]
+        assert sorted(job["id"] for job in listed) == expected
+    for visitor, number in ((host, 2), (guest, 1)):
+        groups = (await visitor.ask("GET", "/v1/jobs/groups"))[1]["groups"]
+        assert [group["jobs"] for group in groups] == [number, number]
+    for job_id in outside:
+        assert await guest.code("GET", f"/v1/jobs/{job_id}") == "no_such_job"
+        assert await guest.code("POST", f"/v1/jobs/{job_id}/discard", json={}) == "no_such_job"
+    status, done = await guest.ask("POST", "/v1/jobs/discard", json={"filter": {}})
+    assert (status, done["matched"], done["job_ids"]) == (200, 2, inside)
+    assert await value(database, "select array_agg(id order by id) from job where state = 'dead'") == outside
 
 
 async def test_scopes_still_count(admit: Admit, bucket: str) -> None:
@@ -244,4 +270,4 @@ async def test_the_document_says_which_routes_are_closed(admit: Admit) -> None:
         for method, operation in operations.items()
         if "Closed to keys that are limited" in operation["description"]
     }
-    assert closed == {(method, path.replace("/1", "/{job_id}")) for method, path in elsewhere()}
+    assert closed == {(method, path.replace("/exif/", "/{processor}/")) for method, path in elsewhere()}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers import Servers, execute, fetch_value, run_apart
 
-VERSION = 2
+VERSION = 5
 
 
 @pytest.fixture
@@ -46,4 +46,27 @@ async def test_four_processes_migrate_at_once(empty_dsn: str) -> None:
     )
     assert await migrate(empty_dsn) == (0, f"The schema is at version {VERSION}.\n")
     assert await fetch_value(empty_dsn, "select count(*) from object") == 1
-    assert await fetch_value(empty_dsn, "select count(*) from schema_version") == VERSION
+    assert await fetch_value(empty_dsn, "select max(version) from schema_version") == VERSION
+
+
+async def test_actions_of_before_are_kept_as_actions(empty_dsn: str) -> None:
+    """What people did before there was a list of it is in the list: jobs changed together are one line."""
+    assert (await migrate(empty_dsn))[0] == 0
+    await execute(
+        empty_dsn,
+        """
+        with made as (
+          insert into object (id, bucket, key, etag, size_bytes, content_type)
+          select gen_random_uuid(), 'b', n::text, 'e', 1, 'image/jpeg' from generate_series(1, 7) as n returning id
+        ), jobs as (
+          insert into job (object_id, processor, version, max_attempts) select id, 'exif', 1, 1 from made returning id
+        ) insert into job_action (job_id, action, actor, note) select id, 'replay', 'ann', 'why' from jobs;
+        insert into job_action (job_id, action, actor) select min(id), 'discard', 'bob' from job;
+        drop table action;
+        """,
+    )
+    assert (await migrate(empty_dsn))[0] == 0
+    found = "select string_agg(format('%s %s %s %s', action, actor, jobs, cardinality(job_ids)), ', ' order by id)"
+    assert await fetch_value(empty_dsn, f"{found} from action") == "replay ann 7 5, discard bob 1 1"
+    assert (await migrate(empty_dsn))[0] == 0
+    assert await fetch_value(empty_dsn, "select count(*) from action") == 2
