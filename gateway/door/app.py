@@ -17,6 +17,7 @@ from aiohttp import web
 from gateway.door.backend import Backend
 from gateway.door.door import Door
 from gateway.door.keyring import Keyring
+from gateway.door.protocol import Server
 from gateway.door.recording import Recorder
 from gateway.door.tls import load_context
 from gateway.listening import stop_on_signals, url_of, write_ports
@@ -56,6 +57,20 @@ async def open_door(settings: GatewaySettings, jobs: JobSettings, storage: Stora
             backend.close()
 
 
+def make_server(door: Door) -> Server:
+    """What answers connections with that door."""
+    return Server(
+        door.handle,
+        access_log=None,
+        auto_decompress=False,  # bodies are stored as they come
+        keepalive_timeout=60,
+        max_line_size=32 << 10,
+        max_field_size=32 << 10,
+        lingering_time=2,
+        read_bufsize=_READ_BYTES,
+    )
+
+
 async def serve(
     settings: GatewaySettings, jobs: JobSettings, storage: StorageSettings, *, ports_file: str | None
 ) -> None:
@@ -63,17 +78,7 @@ async def serve(
     keep_freed_buffers()
     stop = stop_on_signals()
     async with open_door(settings, jobs, storage) as door:
-        server = web.Server(
-            door.handle,
-            access_log=None,
-            auto_decompress=False,  # bodies are stored as they come
-            keepalive_timeout=60,
-            max_line_size=32 << 10,
-            max_field_size=32 << 10,
-            lingering_time=2,
-            read_bufsize=_READ_BYTES,
-        )
-        runner = web.ServerRunner(server, shutdown_timeout=jobs.grace_seconds)
+        runner = web.ServerRunner(make_server(door), shutdown_timeout=jobs.grace_seconds)
         await runner.setup()
         try:
             site = web.TCPSite(

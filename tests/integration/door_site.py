@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from gateway.door.app import open_door
+from gateway.door.app import make_server, open_door
 from gateway.s3.request import RawRequest
 from gateway.s3.scope import Scope, Signer, signing_key
 from gateway.s3.signing import sign_request
@@ -210,7 +210,7 @@ async def open_site(
     )
     jobs = JobSettings(redis_url="redis://127.0.0.1:1/0", hooks=parse_hooks("*,*/unwatched/:none"))
     async with open_door(settings, jobs, storage) as door, aiohttp.ClientSession() as session:
-        runner = web.ServerRunner(web.Server(door.handle, access_log=None, auto_decompress=False))
+        runner = web.ServerRunner(make_server(door))
         await runner.setup()
         listening = web.TCPSite(runner, "127.0.0.1", 0)
         await listening.start()
