@@ -46,7 +46,7 @@ async def read_head(pieces: AsyncIterator[bytes], boundary: bytes) -> FormHead:
     buffer = bytearray(b"\r\n")  # so that the first boundary looks like the others
     mark = b"\r\n--" + boundary
     fields: list[Field] = []
-    position = 0
+    position = fields_bytes = 0
     while True:
         end = buffer.find(b"\r\n\r\n", position)
         part_end = buffer.find(mark, end + 4) if end >= 0 else -1
@@ -66,12 +66,13 @@ async def read_head(pieces: AsyncIterator[bytes], boundary: bytes) -> FormHead:
                 )
             if part_end >= 0:
                 fields.append((name, _decode(bytes(buffer[end + 4 : part_end]))))
+                fields_bytes += len(name) + part_end - end
+                if fields_bytes > MAX_FIELDS_BYTES:
+                    raise S3Error("MalformedPOSTRequest", "The fields before the file are too long.")
                 position = part_end
                 continue
         if position and buffer.startswith(mark + b"--", position):
             raise S3Error("InvalidArgument", "POST requires exactly one file upload per request.")
-        if sum(len(name) + len(value) for name, value in fields) > MAX_FIELDS_BYTES:
-            raise S3Error("MalformedPOSTRequest", "The fields before the file are too long.")
         if len(buffer) > MAX_FIELDS_BYTES + _SLACK_BYTES:
             raise S3Error("MalformedPOSTRequest", "The fields before the file are too long.")
         piece = await anext(pieces, b"")

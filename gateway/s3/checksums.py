@@ -131,6 +131,7 @@ def _decode(value: bytes, header: bytes, algorithm: str, code: str = "InvalidReq
         decoded = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         decoded = b""
-    if len(decoded) != ALGORITHMS[algorithm][1]:
+    # Only the form that encoders write: the last character has bits that mean nothing.
+    if len(decoded) != ALGORITHMS[algorithm][1] or base64.b64encode(decoded) != value:
         raise S3Error(code, f"Value for {header.decode('latin-1')} header is invalid.")
     return decoded

@@ -28,6 +28,7 @@ Field = tuple[str, str]
 _V4_FIELDS = frozenset({"x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature", "x-amz-security-token"})
 _V2_FIELDS = frozenset({"awsaccesskeyid", "signature"})
 _SIGNER_FIELDS = _V4_FIELDS | _V2_FIELDS
+_FREE_FIELDS = frozenset({"policy", "file", "bucket"})
 _NOT_A_SECRET = "0" * 40
 
 
@@ -103,7 +104,9 @@ def verify(claim: Claim, fields: Iterable[Field], *, secret_key: str | None, rul
     policy = parse_policy(claim.encoded)
     if now > policy.expires_at:
         raise S3Error("AccessDenied", "Invalid according to Policy: Policy expired.")
-    _check_signer_conditions(policy.conditions, _by_name(fields))
+    stated = _by_name(fields)
+    _check_signer_conditions(policy.conditions, stated)
+    _check_named(policy.conditions, stated)
     return policy
 
 
@@ -196,6 +199,14 @@ def _as_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("a condition's value is a string")
     return value
+
+
+def _check_named(conditions: Iterable[Condition], stated: dict[str, str]) -> None:
+    """A field that no condition names is refused, as S3 does: not every storage looks at fields such as acl."""
+    free = {condition.field for condition in conditions} | _SIGNER_FIELDS | _FREE_FIELDS
+    extra = sorted(name for name in stated if name not in free and not name.startswith("x-ignore-"))
+    if extra:
+        raise S3Error("AccessDenied", f"Invalid according to Policy: Extra input fields: {', '.join(extra)}")
 
 
 def _check_signer_conditions(conditions: Iterable[Condition], stated: dict[str, str]) -> None:

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import product
 from urllib.parse import unquote_to_bytes
 
 from gateway.s3.canonical import recode_path
@@ -111,12 +110,12 @@ def _candidates(request: RawRequest, claim: Claim, host_bucket: str | None) -> I
     """The strings that the client may have signed, the likeliest first."""
     prefix = f"/{host_bucket}".encode() if host_bucket else b""
     paths = dict.fromkeys((request.path, recode_path(request.path)))
-    types = dict.fromkeys((*_hoisted(request, b"content-type"), *request.values(b"content-type"), b""))
-    if types.keys() != {b""}:
-        del types[b""]
-    md5s = [*_hoisted(request, b"content-md5"), *request.values(b"content-md5"), b""][:1]
+    # What a presigner hoisted into the query is what it signed, whatever the header says.
+    content_type, md5 = (
+        [*_hoisted(request, name), *request.values(name), b""][0] for name in (b"content-type", b"content-md5")
+    )
     custom, resources = _custom_headers(request), _subresources(request)
-    for path, content_type, md5 in product(paths, types, md5s):
+    for path in paths:
         yield b"".join(
             [
                 b"%s\n%s\n%s\n%d\n" % (request.method.encode("ascii", "replace"), md5, content_type, claim.expires),

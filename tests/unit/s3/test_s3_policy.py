@@ -104,16 +104,24 @@ def test_rewritten_forms(version: str) -> None:
 def test_policies_expire() -> None:
     """A policy is good until its expiration, in the client's signature and in ours."""
     expires = datetime(2030, 1, 1, tzinfo=UTC)
-    fields = form("v4", expires=expires)
+    fields = form("v4", conditions=CONDITIONS[1:2], expires=expires)
     assert check(fields, at=expires).expires_at == expires
     assert refusal(fields, at=expires + timedelta(seconds=1)) == "AccessDenied"
 
 
 def test_conditions_about_the_signer_are_evaluated_here() -> None:
     """A condition that rewriting replaces must hold first: the storage will not see it."""
-    fields = form("v2", conditions=[["starts-with", "$x-amz-security-token", "token"]])
+    fields = form("v2", conditions=[CONDITIONS[1], ["starts-with", "$x-amz-security-token", "token"]])
     assert refusal(fields) == "AccessDenied"
     assert check([*fields, ("x-amz-security-token", "token 7")]).conditions
+
+
+@pytest.mark.parametrize("field", ["acl", "Success_Action_Redirect", "x-amz-meta-b", "tagging", "Cache-Control"])
+def test_a_field_that_no_condition_names_is_refused(field: str) -> None:
+    """The policy says all that a form may hold, but for x-ignore- fields: not every storage looks at each of them."""
+    fields = form("v4", conditions=CONDITIONS[1:2], extra=[("x-ignore-me", "1")])
+    assert check(fields).conditions
+    assert refusal([*fields, (field, "public-read")]) == "AccessDenied"
 
 
 @pytest.mark.parametrize(
