@@ -248,4 +248,15 @@ create index if not exists job_error_group on job (processor, error_code, error_
   where state = 'dead';
 create index if not exists object_any_key on object (key text_pattern_ops);
 
-insert into schema_version (version) values (1), (2), (5) on conflict do nothing;
+-- Version 7. Browsers that signed in with a key. Another secret of the key ends its sessions (storage.sessions).
+create table if not exists browser_session (
+  token_hash   bytea primary key check (octet_length(token_hash) = 32),   -- sha256 of the cookie's token
+  access_key   text not null references api_key (access_key) on delete cascade,
+  secret_hash  bytea not null,                                            -- the key's at the sign-in
+  created_at   timestamptz not null default now(),
+  expires_at   timestamptz not null
+);
+create index if not exists browser_session_expires on browser_session (expires_at);
+create index if not exists browser_session_key on browser_session (access_key);
+
+insert into schema_version (version) values (1), (2), (5), (7) on conflict do nothing;

@@ -14,7 +14,7 @@ from gateway.errors import Problem
 from gateway.reach import Reach
 from gateway.remembering import Remembered
 from storage import credentials
-from storage.credentials import KeyRecord
+from storage.credentials import Credential, KeyRecord
 from storage.database import Database
 
 Scope = Literal["read", "write", "admin"]
@@ -46,9 +46,17 @@ class Gatekeeper:
         credential = credentials.parse_token(token.strip()) if kind.lower() == "bearer" else None
         if credential is None:
             raise _unauthorized("Send the header Authorization: Bearer <access key>.<secret key>.")
+        return self.let_in(await self.recognise(credential), scope)
+
+    async def recognise(self, credential: Credential) -> KeyRecord:
+        """The key whose secret this is. Raises Problem unauthorized, DatabaseUnavailable."""
         record = await self._records.find(credential.access_key)
         if not (record or _NOBODY).opens(credential.secret_key, datetime.now(UTC)) or record is None:
             raise _unauthorized("This key is unknown, revoked or expired. `safelight keys create` makes one.")
+        return record
+
+    def let_in(self, record: KeyRecord, scope: Scope) -> Principal:
+        """The principal of a key that is known to be valid. Raises Problem forbidden."""
         if scope not in record.scopes:
             raise Problem(
                 "forbidden", f"It needs the scope {scope!r}; this key has {', '.join(sorted(record.scopes))}."

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from gateway.attempts import Attempts
 from gateway.auth import Gatekeeper
 from gateway.limits import Limits
+from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings
 from gateway.waiting import PhotoWatch
 from processors.broker import Broker
@@ -29,6 +31,8 @@ class Context:
     broker: Broker
     dispatcher: Dispatcher
     gatekeeper: Gatekeeper
+    sessions: Sessions
+    attempts: Attempts
     watch: PhotoWatch
     memory: MemoryBudget
     limits: Limits

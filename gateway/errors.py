@@ -40,6 +40,8 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "empty": (415, "The body is empty."),
     "unauthorized": (401, "A valid key is needed."),
     "forbidden": (403, "This key may not do that."),
+    "csrf_refused": (403, "The request does not prove that it comes from our own pages."),
+    "too_many_sign_ins": (429, "Too many sign-ins failed."),
     "derived_bucket_is_read_only": (403, "Only Safelight writes to the bucket of derived objects."),
     "no_such_bucket": (404, "There is no such bucket."),
     "no_such_photo": (404, "There is no such photo."),

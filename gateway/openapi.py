@@ -91,6 +91,7 @@ def describe() -> dict[str, Any]:
         tags=[
             {"name": "photos", "description": "Uploads, previews, facts."},
             {"name": "queue", "description": "Stats, jobs, dead letters."},
+            {"name": "session", "description": "For browsers."},
             {"name": "health", "description": "For load balancers."},
         ],
     )

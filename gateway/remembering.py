@@ -33,6 +33,10 @@ class Remembered(Generic[T]):
             asking.add_done_callback(lambda _: self._asking.pop(access_key, None))
         return await asyncio.shield(asking)
 
+    def forget(self, access_key: str) -> None:
+        """Ask anew the next time."""
+        self._known.pop(access_key, None)
+
     async def _learn(self, access_key: str) -> T:
         asked_at = time.monotonic()  # what is read is as old as the question
         answer = await self._ask(access_key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway import board, catalog, health, metrics, queue, uploads
+from gateway import board, catalog, health, metrics, queue, signing, uploads
 from gateway.queue_schemas import (
     ActionsQuery,
     DonePageSchema,
@@ -27,6 +27,8 @@ from gateway.schemas import (
     PhotoPageSchema,
     PhotosQuery,
     ReadinessSchema,
+    SessionSchema,
+    SignInBody,
     StatsSchema,
     UploadedSchema,
     WaitQuery,
@@ -315,6 +317,38 @@ ROUTES = (
         body=NoteBody,
         answers={200: Answer("The job, discarded.", JobDetailSchema)},
         problems=(400, 404, 409, 503),
+    ),
+    Route(
+        method="POST",
+        path="/v1/session",
+        handler=signing.post_session,
+        scope=None,
+        tag="session",
+        summary="Sign a browser in with a key",
+        description="Sets a cookie that opens what the key opens. Failures are limited by address.",
+        body=SignInBody,
+        answers={201: Answer("Signed in; the cookie is set.", SessionSchema)},
+        problems=(400, 401, 403, 429, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/session",
+        handler=signing.get_session,
+        scope="read",
+        opens_to_limited=True,
+        tag="session",
+        summary="Whose key this is, and what it may do",
+        answers={200: Answer("The key, and the CSRF token of the session.", SessionSchema)},
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/session",
+        handler=signing.delete_session,
+        scope="read",
+        opens_to_limited=True,
+        tag="session",
+        summary="Sign out",
+        answers={204: Answer("The session has ended.")},
     ),
     Route(
         method="GET",

@@ -104,7 +104,7 @@ def bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]
         context = request.app[CONTEXT]
         principal = None
         if route.scope is not None:
-            principal = await context.gatekeeper.admit(request.headers.get("Authorization"), route.scope)
+            principal = await context.sessions.admit(request, route.scope)
             if principal.reach.is_limited and not route.opens_to_limited:
                 raise _limited(principal)
             await context.limits.take(principal.access_key)

@@ -199,6 +199,11 @@ class JobActionBody(NoteBody):
     )
 
 
+class SignInBody(Schema):
+    access_key = Text(maximum=64, required=True, metadata=_about("The part of the token before its dot."))
+    secret = Text(maximum=256, required=True, metadata=_about("The part after it."))
+
+
 # --- what goes out --------------------------------------------------------------------------------------------------
 
 
@@ -348,6 +353,22 @@ class PhotoDetailSchema(PhotoSchema):
 class PhotoPageSchema(Schema):
     photos = fields.List(fields.Nested(PhotoSchema), required=True)
     next_cursor = fields.String(allow_none=True, required=True)
+
+
+class SessionSchema(Schema):
+    access_key = fields.String(required=True)
+    name = fields.String(required=True, metadata=_about("Of the key."))
+    scopes = fields.List(fields.String(), required=True)
+    places = fields.List(fields.String(), required=True, metadata=_about("What the key is limited to; []: nothing."))
+    csrf_token = fields.String(
+        allow_none=True,
+        required=True,
+        metadata=_about("Send it as X-CSRF-Token with what changes something; null: a bearer token needs none."),
+    )
+    expires_at = Instant(allow_none=True, required=True, metadata=_about("", type="string", format="date-time"))
+    default_bucket = fields.String(required=True)
+    derived_bucket = fields.String(required=True, metadata=_about("The bucket of previews."))
+    max_upload_bytes = fields.Integer(required=True)
 
 
 class FileErrorSchema(ProblemSchema):

@@ -99,6 +99,9 @@ class GatewaySettings:
         default=5,
         metadata=setting("How long a stored photo waits for Postgres before 503.", minimum=0, maximum=60),
     )
+    session_hours: float = field(
+        default=12, metadata=setting("How long a browser stays signed in.", minimum=0.1, maximum=24 * 30)
+    )
     max_wait_seconds: float = field(
         default=60, metadata=setting("The longest ?wait= that is honoured.", minimum=0, maximum=600)
     )

@@ -19,6 +19,7 @@ from tests.acceptance.stack import ROOT, Api, Stack
 # - allow_header_conformance: PUT /v1/photos/{bucket}/{key} also matches the addresses of previews and originals.
 # - ensure_resource_availability: the facts of a photo are there once its job has run, not once it is stored.
 LEFT_OUT = "positive_data_acceptance,allow_header_conformance,ensure_resource_availability"
+SIGN_IN = ("post", "/v1/session")  # takes a key instead of a token: open, and yet 401
 METHODS = ("get", "put", "post", "delete", "patch")
 
 
@@ -58,8 +59,9 @@ def test_every_operation_is_described(document: dict[str, Any]) -> None:
         where = f"{method} {path}"
         assert item["summary"], where
         assert any(status.startswith("2") for status in item["responses"]), where
-        assert item["security"] or not path.startswith("/v1/"), where
-        assert ("401" in item["responses"]) == ("403" in item["responses"]) == bool(item["security"]), where
+        if (method, path) != SIGN_IN:
+            assert item["security"] or not path.startswith("/v1/"), where
+            assert ("401" in item["responses"]) == ("403" in item["responses"]) == bool(item["security"]), where
         for status, answer in item["responses"].items():
             if status.startswith(("4", "5")) and path != "/readyz":
                 assert list(answer["content"]) == ["application/problem+json"], f"{where} {status}"
@@ -69,6 +71,8 @@ def test_without_a_token_every_protected_operation_is_401(stack: Stack, document
     """What the document calls protected is protected, and the rest is open."""
     nobody = stack.client(None)
     for (method, path), item in operations(document).items():
+        if (method, path) == SIGN_IN:
+            continue
         status = nobody.request(method.upper(), re.sub(r"\{\w+\}", "1", path)).status_code
         assert status == (401 if item["security"] else 200), f"{method} {path}"
 
