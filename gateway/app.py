@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from gateway import catalog, errors, openapi
+from gateway.attempts import Attempts
 from gateway.auth import Gatekeeper
 from gateway.context import CONTEXT, Context
 from gateway.errors import Problem
@@ -26,7 +27,9 @@ from gateway.reconcile import reconciling
 from gateway.repairs import Site
 from gateway.routes import ROUTES
 from gateway.routing import bind
+from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings
+from gateway.ui import pages
 from gateway.waiting import PhotoWatch
 from processors.broker import create_broker
 from processors.dispatch import Dispatcher
@@ -65,6 +68,7 @@ def create_app(settings: GatewaySettings, jobs: JobSettings, storage: StorageSet
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, bind(route))
     openapi.add_routes(app)
+    pages.add_routes(app)
     return app
 
 
@@ -79,6 +83,7 @@ async def open_context(
         dispatcher = Dispatcher(jobs, database, broker)
         watch = PhotoWatch()
         limits = Limits(settings, jobs.redis_url)
+        gatekeeper = Gatekeeper(database, derived_bucket=storage.derived_bucket)
         context = Context(
             settings=settings,
             jobs=jobs,
@@ -87,7 +92,9 @@ async def open_context(
             blobs=blobs,
             broker=broker,
             dispatcher=dispatcher,
-            gatekeeper=Gatekeeper(database, derived_bucket=storage.derived_bucket),
+            gatekeeper=gatekeeper,
+            sessions=Sessions(database, gatekeeper, hours=settings.session_hours),
+            attempts=Attempts(),
             watch=watch,
             memory=MemoryBudget(settings.upload_memory_bytes, wait_seconds=settings.upload_queue_seconds),
             limits=limits,
