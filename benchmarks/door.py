@@ -1,10 +1,12 @@
 """What the S3 door costs: the same requests straight to SeaweedFS and through the door before it, in one run.
 
-python -m benchmarks.door [--rounds 6] [--connections 4] [--gibibytes 0]
+python -m benchmarks.door [--rounds 6] [--connections 4] [--gibibytes 0] [--client aiohttp|botocore] [--pin]
 
 5 MiB objects, signed with their SHA-256; the sides take turns, so a busy machine slows both. Client, door and storage
-share the machine's cores: the ratio is of all three together. The door's memory is read after the rounds, and
-while an object of --gibibytes goes through in both directions.
+share the machine's cores: the ratio is of all three together. --client botocore asks as most programs do, and costs
+more itself; --pin gives the door the last core and keeps everything else from it, on both sides. Then half of the
+door's own rate of HEADs arrives evenly, for what the door adds to the 99th percentile. The door's memory is read after
+the rounds, and while an object of --gibibytes goes through in both directions.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
+import botocore.session
 import uvloop
+from botocore.config import Config
 from yarl import URL
 
 from gateway.s3.request import RawRequest
@@ -89,7 +94,36 @@ async def measure(side: Side, method: str, connections: int, body: bytes) -> flo
         return COUNTS[method] / (time.perf_counter() - started)
 
 
-async def compare(sides: tuple[Side, Side], rounds: int, connections: int) -> None:
+def measure_botocore(side: Side, method: str, connections: int, body: bytes) -> float:
+    """The same with botocore, a thread for each connection."""
+    client = botocore.session.get_session().create_client(
+        "s3",
+        region_name=side.signer.region,
+        endpoint_url=side.url,
+        aws_access_key_id=side.signer.access_key,
+        aws_secret_access_key=side.signer.secret_key,
+        config=Config(s3={"addressing_style": "path"}, max_pool_connections=connections, retries={"max_attempts": 0}),
+    )
+
+    def ask(number: int) -> None:
+        where = {"Bucket": BUCKET, "Key": str(number % KEYS)}
+        match method:
+            case "PUT":
+                client.put_object(Body=body, **where)
+            case "GET":
+                assert len(client.get_object(**where)["Body"].read()) == SIZE_BYTES
+            case _:
+                client.head_object(**where)
+
+    with ThreadPoolExecutor(connections) as pool:
+        list(pool.map(ask, range(connections)))  # connections are made, modules loaded
+        started = time.perf_counter()
+        list(pool.map(ask, range(COUNTS[method])))
+        return COUNTS[method] / (time.perf_counter() - started)
+
+
+async def compare(sides: tuple[Side, Side], rounds: int, connections: int, client: str) -> float:
+    """HEADs a second that the door answered."""
     body = os.urandom(SIZE_BYTES)
     async with _open_session() as session:
         await sides[0].ask(session, "PUT", f"/{BUCKET}")
@@ -97,13 +131,43 @@ async def compare(sides: tuple[Side, Side], rounds: int, connections: int) -> No
         rates: dict[str, list[float]] = {side.name: [] for side in sides}
         for number in range(rounds):
             for side in sides if number % 2 else reversed(sides):
-                rates[side.name].append(await measure(side, method, connections, body))
+                if client == "botocore":
+                    rate = await asyncio.to_thread(measure_botocore, side, method, connections, body)
+                else:
+                    rate = await measure(side, method, connections, body)
+                rates[side.name].append(rate)
         direct, door = (rates[side.name] for side in sides)
         ratios = [through / straight for through, straight in zip(door, direct, strict=True)]
         print(
             f"{method:<5} direct {statistics.median(direct):8.1f}/s   door {statistics.median(door):8.1f}/s   "
             f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         )
+    return statistics.median(door)
+
+
+async def compare_latency(sides: tuple[Side, Side], per_second: float, rounds: int) -> None:
+    """HEADs that arrive evenly, whether or not the earlier ones are answered."""
+    seconds: dict[str, list[float]] = {side.name: [] for side in sides}
+    async with _open_session() as session:
+
+        async def ask(side: Side, number: int, due: float) -> None:
+            await side.ask(session, "HEAD", f"/{BUCKET}/{number % KEYS}")
+            seconds[side.name].append(time.perf_counter() - due)
+
+        for number in range(rounds):
+            for side in sides if number % 2 else reversed(sides):
+                asked, began = [], time.perf_counter()
+                for turn in range(int(per_second * 2)):
+                    due = began + turn / per_second
+                    await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                    asked.append(asyncio.create_task(ask(side, turn, due)))
+                await asyncio.gather(*asked)
+    p99 = [statistics.quantiles(seconds[side.name], n=100)[98] * 1000 for side in sides]
+    p50 = [statistics.median(seconds[side.name]) * 1000 for side in sides]
+    print(
+        f"HEAD at {per_second:.0f}/s: p50 direct {p50[0]:.2f} ms, door {p50[1]:.2f} ms; "
+        f"p99 direct {p99[0]:.2f} ms, door {p99[1]:.2f} ms: {p99[1] - p99[0]:+.2f} ms"
+    )
 
 
 async def pass_large(side: Side, gibibytes: int) -> None:
@@ -120,6 +184,12 @@ async def pass_large(side: Side, gibibytes: int) -> None:
         await side.ask(session, "DELETE", path)
 
 
+def pin(pid: int, core: int) -> None:
+    """Every thread of that process."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {core})
+
+
 def _open_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         skip_auto_headers=["User-Agent", "Accept", "Accept-Encoding", "Content-Type"],
@@ -133,7 +203,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--gibibytes", type=int, default=0)
+    parser.add_argument("--client", choices=("aiohttp", "botocore"), default="aiohttp")
+    parser.add_argument("--pin", action="store_true")
     chosen = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    if chosen.pin:
+        os.sched_setaffinity(0, cores[:-1])  # what is started from here on inherits it
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)  # Postgres runs as another user
@@ -150,7 +225,10 @@ def main() -> None:
                 Side(name="direct", url=backend.endpoint, signer=straight),
                 Side(name="door", url=door.endpoint.url, signer=through),
             )
-            uvloop.run(compare(sides, chosen.rounds, chosen.connections))
+            if chosen.pin:
+                pin(door.pid, cores[-1])
+            rate = uvloop.run(compare(sides, chosen.rounds, chosen.connections, chosen.client))
+            uvloop.run(compare_latency(sides, rate / 2, chosen.rounds))
             print(f"door's memory, resident: {door.peak_memory_bytes / 1e6:.0f} MB at its peak")
             if chosen.gibibytes:
                 uvloop.run(pass_large(sides[1], chosen.gibibytes))

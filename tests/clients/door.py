@@ -84,9 +84,13 @@ class Door:
         return self._log.read_text("utf-8", "replace")[-6000:]
 
     @property
+    def pid(self) -> int:
+        return self._program.process.pid
+
+    @property
     def peak_memory_bytes(self) -> int:
         """The most that it ever had resident."""
-        status = Path(f"/proc/{self._program.process.pid}/status").read_text("ascii")
+        status = Path(f"/proc/{self.pid}/status").read_text("ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
     def recorded(self, bucket: str, key: str) -> dict[str, Any] | None:
