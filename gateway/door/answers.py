@@ -49,10 +49,13 @@ def make_head(answer: Answer, request_id: str, *, origin: tuple[str, str] = ("",
 async def relay(request: web.BaseRequest, answer: Answer, response: web.StreamResponse) -> web.StreamResponse:
     """Send the storage's answer on, piece by piece. Once its head is out, a failure can only be told by breaking the
     connection."""
-    if request.method != "HEAD" and answer.status not in (204, 304) and "Content-Length" not in response.headers:
+    has_length = "Content-Length" in response.headers
+    if request.method != "HEAD" and answer.status not in (204, 304) and not has_length:
         response.enable_chunked_encoding()
     await response.prepare(request)
     try:
+        if has_length and request.transport is not None and not request.secure:
+            await answer.pour(request.transport, request.writer.drain)
         async for piece in answer.pieces():
             await response.write(piece)
         await response.write_eof()

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from gateway.door.connection import Connection, ConnectionBroken
+from gateway.door.connection import Connection, ConnectionBroken, Drain
 from gateway.s3.request import Header, RawRequest
 from gateway.s3.scope import Signer
 from gateway.s3.signing import sign_request
@@ -76,6 +76,14 @@ class Answer:
         try:
             async for piece in self._connection.pieces(self._silence_seconds):
                 yield piece
+        except (ConnectionBroken, TimeoutError) as error:
+            raise BackendUnavailable(repr(error)) from error
+
+    async def pour(self, target: asyncio.WriteTransport, drain: Drain) -> None:
+        """The body, as it comes, straight to that transport. Raises BackendUnavailable where it breaks off, OSError
+        where the target does."""
+        try:
+            await self._connection.pour(target, drain, self._silence_seconds)
         except (ConnectionBroken, TimeoutError) as error:
             raise BackendUnavailable(repr(error)) from error
 

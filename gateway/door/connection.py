@@ -10,7 +10,7 @@ import contextlib
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
 import httptools
@@ -20,7 +20,10 @@ from gateway.s3.request import Header
 _HIGH_BYTES = 256 << 10  # more than this in hand: the storage has to wait
 _LOW_BYTES = 64 << 10
 _WRITE_HIGH_BYTES = 128 << 10
+_TARGET_BYTES = 64 << 10  # more than this unsent: the transport says that it is full
 _RESET = struct.pack("ii", 1, 0)  # linger for no time
+
+Drain = Callable[[], Awaitable[None]]  # ends when a transport has room again
 
 
 class ConnectionBroken(Exception):
@@ -59,6 +62,8 @@ class Connection(asyncio.Protocol):
         self._pieces: deque[bytes] = deque()
         self._held_bytes = 0
         self._is_paused = False
+        self._target: asyncio.WriteTransport | None = None  # where pieces go at once
+        self._heard_at = self._loop.time()
 
     # What the exchange calls
 
@@ -104,6 +109,32 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(silence_seconds):
                 await self._wait()
 
+    async def pour(self, target: asyncio.WriteTransport, drain: Drain, silence_seconds: float) -> None:
+        """The body, as it comes, straight to that transport, which speaks no TLS: nobody is woken for a piece, unless
+        the target is full. Raises ConnectionBroken, TimeoutError where the storage falls silent, OSError where the
+        target ends."""
+        self._target = target
+        try:
+            while True:
+                while self._pieces and not self._is_choked():
+                    piece = self._pieces.popleft()
+                    self._held_bytes -= len(piece)
+                    target.write(piece)
+                if self._is_choked():
+                    await drain()
+                    await asyncio.sleep(0)
+                    if target.is_closing():
+                        raise ConnectionResetError("closed by the client")
+                    continue
+                self._resume()
+                if self.is_complete:
+                    return
+                if self._lost is not None:
+                    raise self._broken()
+                await self._wait_for_news(silence_seconds)
+        finally:
+            self._target = None
+
     def abort(self) -> None:
         """End it at once, with a reset: the storage must not take what it has for all there is. SeaweedFS stores an
         empty object where a connection is merely closed before the body's first byte."""
@@ -132,6 +163,7 @@ class Connection(asyncio.Protocol):
         self._is_writable.set()
 
     def data_received(self, data: bytes) -> None:
+        self._heard_at = self._loop.time()
         if self.has_head and self._missing:
             self._take(data)
         elif self._parser is None or self.is_complete:  # nobody asked
@@ -139,7 +171,8 @@ class Connection(asyncio.Protocol):
             self.abort()
         else:
             self._parse(data)
-        self._wake()
+        if self._target is None or self.is_complete or self._pieces or self._is_choked():
+            self._wake()
 
     def _parse(self, data: bytes) -> None:
         assert self._parser is not None
@@ -193,17 +226,41 @@ class Connection(asyncio.Protocol):
                 piece, self.keeps_alive = piece[: self._missing], False
             self._missing -= len(piece)
             self.is_complete = not self._missing
-        self._pieces.append(piece)
-        self._held_bytes += len(piece)
-        if self._held_bytes > _HIGH_BYTES and not self._is_paused and self._transport is not None:
+        if self._target is not None and not self._pieces and not self._is_choked():
+            self._target.write(piece)
+        else:
+            self._pieces.append(piece)
+            self._held_bytes += len(piece)
+        if (self._held_bytes > _HIGH_BYTES or self._is_choked()) and not self._is_paused:
+            self._pause()
+
+    def _is_choked(self) -> bool:
+        """Whether the target has to be waited for."""
+        target = self._target
+        return target is not None and (target.get_write_buffer_size() > _TARGET_BYTES or target.is_closing())
+
+    def _pause(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
             self._is_paused = True
             self._transport.pause_reading()
 
     def _resume(self) -> None:
         if self._is_paused and self._held_bytes < _LOW_BYTES and self._transport is not None:
             self._is_paused = False
+            self._heard_at = self._loop.time()  # it was not asked meanwhile
             if not self._transport.is_closing():
                 self._transport.resume_reading()
+
+    async def _wait_for_news(self, silence_seconds: float) -> None:
+        """Raises TimeoutError where nothing comes for so long."""
+        while True:
+            heard_at = self._heard_at
+            try:
+                async with asyncio.timeout_at(heard_at + silence_seconds):
+                    return await self._wait()
+            except TimeoutError:
+                if self._heard_at == heard_at:
+                    raise
 
     async def _wait(self) -> None:
         self._wakeup = self._loop.create_future()
