@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -392,6 +393,69 @@ async def test_a_preview_is_found_from_its_photo(site: Site) -> None:
     unknown = await site.client.send("GET", f"/{site.bucket}/a.jpg", query=[("preset", "poster")])
     assert unknown.code == "InvalidArgument"
     assert b"thumb, preview" in unknown.body
+
+
+async def test_a_client_that_reads_slowly_gets_all_of_it(site: Site) -> None:
+    """What a full client cannot take waits in the storage; afterwards the connections on both sides serve others."""
+    data = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(1 << 19))  # 16 MiB: no socket holds it
+    assert (await site.client.put(f"/{site.bucket}/large", data)).status == 200
+    async with _get_raw(site, "large") as (reader, _):
+        for size_bytes in (1 << 16, 1 << 20):  # reads a little, and lets the door fill every buffer on the way
+            got = await asyncio.wait_for(reader.readexactly(size_bytes), 10)
+            assert got == data[:size_bytes]
+            data = data[size_bytes:]
+            assert (await site.client.send("HEAD", f"/{site.bucket}/large")).status == 200  # others are served
+        assert await asyncio.wait_for(reader.readexactly(len(data)), 30) == data
+
+
+async def test_a_slow_end_leaves_the_storages_connection_good(site: Site) -> None:
+    """Whatever part of an object the client's buffers cannot take at first, the next request is answered."""
+    data = bytes(6 << 20)
+    assert (await site.client.put(f"/{site.bucket}/large", data)).status == 200
+    for size_bytes in range(1 << 19, len(data), 192 << 10):  # one of them ends just beyond what the buffers hold
+        async with _get_raw(site, "large", byte_range=f"bytes=0-{size_bytes - 1}") as (reader, _):
+            await _until_full(site)
+            assert len(await asyncio.wait_for(reader.readexactly(size_bytes), 10)) == size_bytes
+        asked = site.client.send("HEAD", f"/{site.bucket}/large")
+        assert (await asyncio.wait_for(asked, 10)).status == 200
+
+
+async def _until_full(site: Site) -> None:
+    """Some turns of the loop, in which the door sends what the client does not read."""
+    for _ in range(3):
+        assert (await site.client.send("HEAD", f"/{site.bucket}/nothing")).status == 404
+
+
+async def test_a_client_that_leaves_while_it_reads_costs_nobody_anything(site: Site) -> None:
+    """The rest of its object is not fetched, and the next client gets it whole."""
+    data = bytes(16 << 20)
+    assert (await site.client.put(f"/{site.bucket}/large", data)).status == 200
+    for _ in range(5):
+        async with _get_raw(site, "large") as (reader, writer):
+            await asyncio.wait_for(reader.readexactly(1 << 16), 10)
+            writer.transport.abort()
+    assert (await site.client.send("GET", f"/{site.bucket}/large")).body == data
+
+
+@contextlib.asynccontextmanager
+async def _get_raw(
+    site: Site, key: str, *, byte_range: str | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A GET whose answer is read by hand, its head already gone."""
+    host = site.client.url.partition("://")[2]
+    raw = RawRequest(method="GET", path=f"/{site.bucket}/{key}".encode(), query=b"", headers=(), host=host)
+    signer = Signer(access_key=site.client.key.access_key, secret_key=site.client.key.secret_key, region=REGION)
+    lines = b"".join(b"%s: %s\r\n" % item for item in sign_request(raw, signer, payload=EMPTY, now=datetime.now(UTC)))
+    address, _, port = host.partition(":")
+    reader, writer = await asyncio.open_connection(address, int(port), limit=1 << 16)
+    try:
+        wanted = f"Range: {byte_range}\r\n".encode() if byte_range else b""
+        writer.write(b"GET %s HTTP/1.1\r\n" % raw.path + lines + wanted + b"\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert head.startswith(b"HTTP/1.1 20")
+        yield reader, writer
+    finally:
+        writer.close()
 
 
 async def test_errors_of_the_storage_pass_unchanged(site: Site) -> None:
