@@ -215,6 +215,28 @@ create table if not exists reconcile (
 );
 create index if not exists artifact_key on artifact (bucket, key text_pattern_ops);
 
+-- Version 4. What happened, for others to hear; written with the change that it tells of. Places are given after the
+-- commit, by one at a time (storage.events.sequence), so that no reader passes over what commits late.
+create table if not exists event (
+  id         bigint generated always as identity,
+  seq        bigint check (seq > 0),                -- its place; null: none yet
+  type       text not null check (type in
+             ('photo.stored', 'photo.ready', 'photo.partial', 'photo.rejected', 'photo.deleted', 'job.dead')),
+  object_id  uuid not null,                         -- no reference: checking one costs each upload, and rows of objects stay
+  bucket     text not null,
+  key        text not null,
+  data       jsonb not null,
+  at         timestamptz not null default now()
+);
+create unique index if not exists event_waiting on event (id) where seq is null;
+create unique index if not exists event_place on event (seq) where seq is not null;
+create table if not exists event_line (
+  one         boolean primary key default true check (one),   -- there is one row
+  last_seq    bigint not null default 0,                      -- the last place that was given
+  pruned_seq  bigint not null default 0                       -- up to here events were forgotten
+);
+insert into event_line (one) values (true) on conflict do nothing;
+
 -- Version 5. Processors that people paused, what people did, and dead letters that failed alike.
 create table if not exists pause (
   processor  text primary key check (length(processor) between 1 and 100),
@@ -259,4 +281,4 @@ create table if not exists browser_session (
 create index if not exists browser_session_expires on browser_session (expires_at);
 create index if not exists browser_session_key on browser_session (access_key);
 
-insert into schema_version (version) values (1), (2), (5), (7) on conflict do nothing;
+insert into schema_version (version) values (1), (2), (4), (5), (7) on conflict do nothing;

@@ -20,6 +20,7 @@ from gateway.attempts import Attempts
 from gateway.auth import Gatekeeper
 from gateway.context import CONTEXT, Context
 from gateway.errors import Problem
+from gateway.follower import Follower
 from gateway.limits import Limits
 from gateway.listening import stop_on_signals, url_of, write_ports
 from gateway.metrics import METRICS, Metrics
@@ -33,10 +34,11 @@ from gateway.ui import pages
 from gateway.waiting import PhotoWatch
 from processors.broker import create_broker
 from processors.dispatch import Dispatcher
+from processors.sequencer import Sequencer
 from processors.settings import JobSettings
-from storage import idempotency, multiparts, workers
+from storage import events, idempotency, multiparts, workers
 from storage.blobs import BlobRefused, Blobs, BlobsUnavailable
-from storage.database import JOB_CHANNEL, PHOTO_CHANNEL, Database, DatabaseUnavailable, Listener
+from storage.database import EVENT_CHANNEL, JOB_CHANNEL, PHOTO_CHANNEL, Database, DatabaseUnavailable, Listener
 from storage.memory import MemoryBudget, return_freed_buffers
 from storage.settings import StorageSettings
 
@@ -61,7 +63,11 @@ def create_app(settings: GatewaySettings, jobs: JobSettings, storage: StorageSet
             async with reconciling(site, app[METRICS].count_findings):
                 yield
 
+    async def end_streams(app: web.Application) -> None:
+        await app[CONTEXT].follower.close()
+
     app[METRICS] = Metrics()
+    app.on_shutdown.append(end_streams)
     app.cleanup_ctx.append(life)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, bind(route))
@@ -81,7 +87,7 @@ async def open_context(
         broker = create_broker(jobs)
         await broker.startup()
         dispatcher = Dispatcher(jobs, database, broker)
-        watch = PhotoWatch()
+        watch, follower, sequencer = PhotoWatch(), Follower(database), Sequencer(database)
         limits = Limits(settings, jobs.redis_url)
         gatekeeper = Gatekeeper(database, derived_bucket=storage.derived_bucket)
         context = Context(
@@ -96,14 +102,29 @@ async def open_context(
             sessions=Sessions(database, gatekeeper, hours=settings.session_hours),
             attempts=Attempts(),
             watch=watch,
+            follower=follower,
             memory=MemoryBudget(settings.upload_memory_bytes, wait_seconds=settings.upload_queue_seconds),
             limits=limits,
             gateway_id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         )
-        listener = Listener(storage, {PHOTO_CHANNEL: watch.hear, JOB_CHANNEL: lambda _: dispatcher.wake()})
+
+        def hear_photo(photo_id: str) -> None:
+            watch.hear(photo_id)
+            sequencer.wake()
+
+        listener = Listener(
+            storage,
+            {
+                PHOTO_CHANNEL: hear_photo,
+                JOB_CHANNEL: lambda _: dispatcher.wake(),
+                EVENT_CHANNEL: lambda _: follower.wake(),
+            },
+        )
         background = [
             asyncio.create_task(dispatcher.run()),
             asyncio.create_task(listener.run()),
+            asyncio.create_task(sequencer.run()),
+            asyncio.create_task(follower.run()),
             asyncio.create_task(_keep_house(context)),
             asyncio.create_task(_keep_uploads(context)),
         ]
@@ -208,6 +229,8 @@ async def _keep_house(context: Context) -> None:
             async with context.database.connection() as conn:
                 await idempotency.prune(conn, older_than_hours=_IDEMPOTENCY_HOURS)
                 await workers.prune(conn, older_than_seconds=3600)
+            async with context.database.transaction() as conn:
+                await events.prune(conn, older_than_hours=context.settings.events_hours)
         except (BlobsUnavailable, BlobRefused, DatabaseUnavailable) as error:
             log.debug("housekeeping.skipped", message="Something needed is away.", error=repr(error))
         except Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -45,12 +46,24 @@ async def list_photos(call: Call) -> web.StreamResponse:
 
 
 async def get_photo(call: Call) -> web.StreamResponse:
-    photo_id = _photo_id(call)
-    async with call.context.database.connection() as conn:
+    """At once, or with ?wait= when it has settled, or after that many seconds."""
+    context, photo_id = call.context, _photo_id(call)
+    seconds = min(call.query["wait"], context.settings.max_wait_seconds)
+    if seconds > 0:
+        await _find(call)  # nobody waits for what they may not see
+        await context.watch.wait(photo_id, partial(is_settled, context, photo_id), seconds=seconds)
+    async with context.database.connection() as conn:
         photo = await rendering.load_photo(conn, photo_id, call.context.jobs, traces=_traces(call))
     if photo is None or not call.reach.covers(photo["bucket"], photo["key"]):
         raise _no_such_photo()
     return rendering.answer(PhotoDetailSchema, photo)
+
+
+async def is_settled(context: Context, photo_id: uuid.UUID) -> bool:
+    """Whether nothing more is to be done for it, or it is gone."""
+    async with context.database.connection() as conn:
+        row = await objects.get(conn, photo_id)
+    return row is None or row["settled_at"] is not None
 
 
 async def get_exif(call: Call) -> web.StreamResponse:

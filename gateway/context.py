@@ -8,6 +8,7 @@ from aiohttp import web
 
 from gateway.attempts import Attempts
 from gateway.auth import Gatekeeper
+from gateway.follower import Follower
 from gateway.limits import Limits
 from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings
@@ -34,6 +35,7 @@ class Context:
     sessions: Sessions
     attempts: Attempts
     watch: PhotoWatch
+    follower: Follower
     memory: MemoryBudget
     limits: Limits
     gateway_id: str

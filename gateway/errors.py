@@ -63,6 +63,8 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "storage_unavailable": (503, "The storage cannot be used at the moment."),
     "too_many_uploads": (429, "Too many uploads are in flight."),
     "too_many_requests": (429, "This key asks too often."),
+    "too_many_streams": (429, "Too many event streams are open."),
+    "events_gone": (410, "Events were missed."),
     "internal": (500, "Something failed that should not have."),
 }
 

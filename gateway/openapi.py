@@ -90,6 +90,7 @@ def describe() -> dict[str, Any]:
         info={"description": _DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
         tags=[
             {"name": "photos", "description": "Uploads, previews, facts."},
+            {"name": "events", "description": "What happens, as it happens."},
             {"name": "queue", "description": "Stats, jobs, dead letters."},
             {"name": "session", "description": "For browsers."},
             {"name": "health", "description": "For load balancers."},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway import board, catalog, health, metrics, queue, signing, uploads
+from gateway import board, catalog, health, metrics, queue, signing, streams, uploads
 from gateway.queue_schemas import (
     ActionsQuery,
     DonePageSchema,
@@ -14,6 +14,7 @@ from gateway.queue_schemas import (
 )
 from gateway.routing import Answer, Route
 from gateway.schemas import (
+    EventsQuery,
     ExifSchema,
     FormQuery,
     HealthSchema,
@@ -111,6 +112,7 @@ ROUTES = (
         opens_to_limited=True,
         tag="photos",
         summary="One photo: object, previews, facts, jobs",
+        query=WaitQuery,
         answers={200: Answer("The photo.", PhotoDetailSchema)},
         problems=(404, 503),
     ),
@@ -167,6 +169,22 @@ ROUTES = (
             304: Answer("The copy at hand is good.", headers=_TAG),
         },
         problems=(404, 410, 416, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/events",
+        handler=streams.stream_events,
+        scope="read",
+        opens_to_limited=True,
+        tag="events",
+        summary="What happens, as server-sent events",
+        description="Stays open. Each event has an `id`, its type as `event`, and as `data` what a webhook is sent. A "
+        "client that comes back with Last-Event-ID misses nothing; where that is no longer possible, the first event "
+        "is `stream.reset`. A limited key hears of its places alone.",
+        query=EventsQuery,
+        request_headers={"Last-Event-ID": "Go on after the event of this id."},
+        answers={200: Answer("Events, until either side closes.", content_types=("text/event-stream",))},
+        problems=(410, 503),
     ),
     Route(
         method="GET",

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, post_dump, validate
+
+from storage import events
 
 STATES = ("ready", "running", "done", "dead", "discarded")
 STATUSES = ("processing", "ready", "partial", "rejected")
@@ -97,6 +100,33 @@ class JobCursor(fields.Field[int]):
         return int(text)
 
 
+class EventId(fields.Field[int]):
+    """The place in the events that an id names."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        try:
+            return events.read_id(str(value))
+        except ValueError:
+            raise ValidationError("This is no event's id. Leave it out to begin with what comes next.") from None
+
+
+class Words(fields.Field[tuple[str, ...]]):
+    """Several of a few words, separated by commas."""
+
+    def __init__(self, words: Sequence[str], *, metadata: Mapping[str, Any], **kwargs: Any) -> None:
+        self._words = words
+        one = "|".join(re.escape(word) for word in words)
+        super().__init__(metadata={"type": "string", "pattern": f"^({one})(,({one}))*$", **metadata}, **kwargs)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> tuple[str, ...]:
+        found = tuple(str(value).split(","))
+        if not set(found) <= set(self._words):
+            raise ValidationError(f"Name some of {', '.join(self._words)}, separated by commas.")
+        return found
+
+
 def _check_storable(text: str) -> None:
     if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
         raise ValidationError("NUL and lone surrogates cannot be stored.")
@@ -155,6 +185,20 @@ class PhotosQuery(Schema):
     camera = Text(maximum=200, metadata=_about("Part of the camera's make and model, in any case."))
     cursor = PhotoCursor(metadata=_about("`next_cursor` of the page before.", type="string"))
     limit = fields.Integer(load_default=50, validate=validate.Range(min=1, max=MAX_PAGE), metadata=_about("Page size."))
+
+
+class EventsQuery(Schema):
+    types = Words(
+        events.TYPES, load_default=None, metadata=_about("Only events of these types.", example="photo.ready")
+    )
+    bucket = Text(maximum=63, load_default=None, metadata=_about("Only events of photos in this bucket."))
+    prefix = Text(load_default="", metadata=_about("Only events of photos whose key begins so."))
+    after = EventId(
+        load_default=None,
+        metadata=_about(
+            "Begin after the event of this id. Default: with what comes next.", type="string", pattern="^[0-9a-f]{16}$"
+        ),
+    )
 
 
 class JobFilterFields(Schema):

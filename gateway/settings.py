@@ -105,6 +105,15 @@ class GatewaySettings:
     max_wait_seconds: float = field(
         default=60, metadata=setting("The longest ?wait= that is honoured.", minimum=0, maximum=600)
     )
+    max_streams: int = field(
+        default=1000, metadata=setting("Event streams that one gateway holds open.", minimum=0, maximum=100_000)
+    )
+    max_streams_per_key: int = field(
+        default=100, metadata=setting("The same, for one key.", minimum=0, maximum=100_000)
+    )
+    events_hours: float = field(
+        default=168, metadata=setting("How long events are kept for who comes back.", minimum=1, maximum=24 * 366)
+    )
     reconcile_interval_seconds: float = field(
         default=5,
         metadata=setting(

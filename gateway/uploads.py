@@ -21,7 +21,7 @@ import structlog
 from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
 
-from gateway import bodies, ingest, rendering, retries
+from gateway import bodies, catalog, ingest, rendering, retries
 from gateway.context import Context
 from gateway.errors import Problem, translate
 from gateway.reach import Reach
@@ -298,19 +298,13 @@ async def _load(call: Call, photo_ids: list[uuid.UUID]) -> list[dict[str, Any]]:
     for photo_id in photo_ids:
         left_seconds = deadline - time.monotonic()
         if left_seconds > 0:
-            await context.watch.wait(photo_id, partial(_settled, context, photo_id), seconds=left_seconds)
+            await context.watch.wait(photo_id, partial(catalog.is_settled, context, photo_id), seconds=left_seconds)
         async with context.database.connection() as conn:
             photo = await rendering.load_photo(conn, photo_id, context.jobs, traces=False)
         if photo is None or not call.reach.covers(photo["bucket"], photo["key"]):
             raise Problem("no_such_photo", "It was deleted in the meantime, or this key was limited to other places.")
         photos.append(photo)
     return photos
-
-
-async def _settled(context: Context, photo_id: uuid.UUID) -> bool:
-    async with context.database.connection() as conn:
-        row = await objects.get(conn, photo_id)
-    return row is None or row["settled_at"] is not None
 
 
 def _replayed(replayed: bool) -> dict[str, str]:

@@ -35,6 +35,7 @@ T = TypeVar("T")
 MIGRATION_LOCK = 0x5AFE11647
 JOB_CHANNEL = "safelight_job"  # payload: empty; some job may be due
 PHOTO_CHANNEL = "safelight_photo"  # payload: id of an object whose jobs or artifacts changed
+EVENT_CHANNEL = "safelight_event"  # payload: empty; events have got their places
 
 # What Postgres says when it cannot serve now but may later: connection trouble (08), insufficient resources such as a
 # full disk or too many connections (53), operator intervention (57), system errors (58), a lost race (40), read-only.

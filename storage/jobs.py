@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from storage import facts, objects
+from storage import events, facts, objects
 from storage.database import JOB_CHANNEL, Connection
 from storage.errorgroups import group_of
 from storage.facts import StoredArtifact
@@ -194,12 +194,13 @@ async def bury(conn: Connection, claim: Claim, *, outcome: str, error: Mapping[s
     if not done:
         raise Fenced
     await _end_attempt(conn, claim, outcome=outcome, error=error)
+    await _tell_dead(conn, claim.object_id, claim.job_id, claim.processor, error["code"])
     await objects.settle(conn, claim.object_id)
 
 
 async def reap(conn: Connection, *, max_expiries: int, limit: int = 500) -> list[dict[str, Any]]:
-    """Take back the jobs whose worker fell silent. Must run in a transaction. Returns [{id, object_id, state}];
-    those in state 'dead' had lost their lease too often."""
+    """Take back the jobs whose worker fell silent. Must run in a transaction. Returns [{id, object_id, state,
+    processor, error_code}]; those in state 'dead' had lost their lease too often."""
     rows = await conn.fetch(
         """
         with lost as (
@@ -217,13 +218,17 @@ async def reap(conn: Connection, *, max_expiries: int, limit: int = 500) -> list
           run_at = now(), error_code = 'lease_expired', error_group = '',
           error = '{"code": "lease_expired", "detail": "Its worker fell silent."}'
         from lost where job.id = lost.id
-        returning job.id, job.object_id, job.state
+        returning job.id, job.object_id, job.state, job.processor, job.error_code
         """,
         max_expiries,
         limit,
     )
-    for object_id in sorted({row["object_id"] for row in rows if row["state"] == "dead"}):
+    dead = [row for row in rows if row["state"] == "dead"]
+    for object_id in sorted({row["object_id"] for row in dead}):
         await conn.execute("select from object where id = $1 for update", object_id)
+        for row in dead:
+            if row["object_id"] == object_id:
+                await _tell_dead(conn, object_id, row["id"], row["processor"], row["error_code"])
         await objects.settle(conn, object_id)
     return [dict(row) for row in rows]
 
@@ -319,6 +324,11 @@ async def _end(
     if not done:
         raise Fenced
     await _end_attempt(conn, claim, outcome=outcome, error=error)
+
+
+async def _tell_dead(conn: Connection, object_id: uuid.UUID, job_id: int, processor: str, error_code: str) -> None:
+    job = {"id": job_id, "processor": processor, "error_code": error_code}
+    await events.tell(conn, "job.dead", object_id, {"job": job})
 
 
 async def _end_attempt(conn: Connection, claim: Claim, *, outcome: str, error: Mapping[str, Any] | None) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from storage import events
 from storage.database import JOB_CHANNEL, PHOTO_CHANNEL, Connection
 
 _CURRENT = "superseded_at is null and deleted_at is null"
@@ -92,15 +93,19 @@ async def record(conn: Connection, stored: StoredObject, plans: Iterable[Plan]) 
         "insert into job (object_id, processor, version, max_attempts) values ($1, $2, $3, $4)",
         [(stored.id, plan.processor, plan.version, plan.max_attempts) for plan in plans],
     )
+    await events.tell(conn, "photo.stored", stored.id, {"replaces": str(current["id"])} if current else None)
     await conn.execute("select pg_notify($1, ''), pg_notify($2, $3)", JOB_CHANNEL, PHOTO_CHANNEL, str(stored.id))
     return Recorded(id=stored.id, created=True)
 
 
 async def settle(conn: Connection, object_id: uuid.UUID) -> None:
-    """Derive an object's status from its jobs. The caller holds the object's row lock."""
-    await conn.execute(
+    """Derive an object's status from its jobs, and tell of a verdict that is new. The caller holds the object's row
+    lock."""
+    news = await conn.fetchval(
         """
-        with tally as (
+        with before as (
+          select status from object where id = $1
+        ), tally as (
           select bool_or(state in ('ready', 'running')) as busy,
                  bool_or(state in ('dead', 'discarded')) as failed,
                  (array_agg(jsonb_build_object('code', error_code, 'detail', error ->> 'detail', 'processor', processor)
@@ -112,10 +117,13 @@ async def settle(conn: Connection, object_id: uuid.UUID) -> None:
                         when tally.failed then 'partial' else 'ready' end,
           rejection = tally.rejection,
           settled_at = case when tally.busy then null else coalesce(settled_at, now()) end
-        from tally where object.id = $1
+        from tally, before where object.id = $1
+        returning object.status not in ('processing', before.status) and superseded_at is null and deleted_at is null
         """,
         object_id,
     )
+    if news:
+        await events.tell_verdict(conn, object_id)
     await conn.execute("select pg_notify($1, $2)", PHOTO_CHANNEL, str(object_id))
 
 
@@ -215,6 +223,7 @@ async def mark_deleted(
         bucket,
         key,
     )
+    await events.tell(conn, "photo.deleted", object_id)
     await conn.execute("select pg_notify($1, $2)", PHOTO_CHANNEL, str(object_id))
     return object_id
 

@@ -20,6 +20,7 @@ from tests.acceptance.stack import ROOT, Api, Stack
 # - ensure_resource_availability: the facts of a photo are there once its job has run, not once it is stored.
 LEFT_OUT = "positive_data_acceptance,allow_header_conformance,ensure_resource_availability"
 SIGN_IN = ("post", "/v1/session")  # takes a key instead of a token: open, and yet 401
+STREAM = "/v1/events"  # never ends, so no answer of it can be judged; tests/integration/test_streams.py does
 METHODS = ("get", "put", "post", "delete", "patch")
 
 
@@ -90,6 +91,7 @@ def test_the_gateway_does_what_the_document_says(stack: Stack, document: dict[st
             ),
             *("--header", f"Authorization: Bearer {stack.connection['token']}"),
             *("--checks", "all", "--exclude-checks", LEFT_OUT),
+            *("--exclude-path", STREAM),
             *("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "15", "--seed", "1"),
             *("--generation-database", "none", "--request-timeout", "30", "--no-color"),
         ],
@@ -106,4 +108,4 @@ def test_the_gateway_does_what_the_document_says(stack: Stack, document: dict[st
     assert int(generated[1]) > 200
     tested = re.search(r"Tested: +(\d+)", done.stdout)
     assert tested
-    assert int(tested[1]) == len(operations(document))
+    assert int(tested[1]) == len(operations(document)) - 1

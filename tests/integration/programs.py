@@ -65,6 +65,11 @@ class Program:
         self.process.wait(10)
 
 
+def read_address(ports: Path) -> str:
+    """Where a gateway listens; empty while it does not yet."""
+    return str(json.loads(ports.read_text())["http_url"]) if ports.exists() else ""
+
+
 class Stage:
     """The programs of one test, with the settings that they share."""
 

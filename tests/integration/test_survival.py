@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import random
 from datetime import datetime
 from functools import partial
@@ -16,7 +15,7 @@ import redis.asyncio as redis
 from storage import credentials
 from storage.blobs import Blobs
 from storage.database import Database
-from tests.integration.programs import Program, Stage
+from tests.integration.programs import Program, Stage, read_address
 from tests.integration.stage import fetch, until, value
 from tests.photos import make_jpeg
 
@@ -62,10 +61,6 @@ async def make_key(database: Database) -> str:
     async with database.connection() as conn:
         await credentials.create(conn, credential, name="survival", scopes=["read", "write"])
     return credential.token
-
-
-def read_address(ports: Path) -> str:
-    return str(json.loads(ports.read_text())["http_url"]) if ports.exists() else ""
 
 
 async def address(ports: Path) -> str:

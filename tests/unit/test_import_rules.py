@@ -32,6 +32,7 @@ DIRECTIONS: dict[str, set[str]] = {
         "processors.broker",
         "processors.dispatch",
         "processors.hooks",
+        "processors.sequencer",
         "processors.settings",
         "processors.photos.formats",  # to look at the first bytes; it knows no imaging library
     },
