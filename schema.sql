@@ -281,4 +281,15 @@ create table if not exists browser_session (
 create index if not exists browser_session_expires on browser_session (expires_at);
 create index if not exists browser_session_key on browser_session (access_key);
 
-insert into schema_version (version) values (1), (2), (4), (5), (7) on conflict do nothing;
+-- Version 6. Messages about buckets that nobody could use: a few of each kind, so that one can see what a storage sends.
+create table if not exists unusable_message (
+  id           bigint generated always as identity primary key,
+  origin       text not null check (origin in ('webhook', 'minio-redis', 'sqs')),
+  reason       text not null,
+  body         bytea not null check (octet_length(body) <= 4096),  -- its beginning
+  size_bytes   bigint not null,
+  received_at  timestamptz not null default now()
+);
+create index if not exists unusable_message_reason on unusable_message (reason, id);
+
+insert into schema_version (version) values (1), (2), (4), (5), (6), (7) on conflict do nothing;

@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from gateway import catalog, errors, openapi
+from gateway.arrivals.receiving import HOOK, open_hook
 from gateway.attempts import Attempts
 from gateway.auth import Gatekeeper
 from gateway.context import CONTEXT, Context
@@ -59,6 +60,7 @@ def create_app(settings: GatewaySettings, jobs: JobSettings, storage: StorageSet
     async def life(app: web.Application) -> AsyncIterator[None]:
         async with open_context(settings, jobs, storage) as context:
             app[CONTEXT] = context
+            app[HOOK] = open_hook(app, context)
             site = Site(database=context.database, blobs=context.blobs, settings=settings, jobs=jobs, storage=storage)
             async with reconciling(site, app[METRICS].count_findings):
                 yield

@@ -61,6 +61,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "refused_by_storage": (400, "The storage refuses this object."),
     "database_unavailable": (503, "Postgres cannot be used at the moment."),
     "storage_unavailable": (503, "The storage cannot be used at the moment."),
+    "events_unavailable": (503, "Bucket events cannot be taken at the moment."),
     "too_many_uploads": (429, "Too many uploads are in flight."),
     "too_many_requests": (429, "This key asks too often."),
     "too_many_streams": (429, "Too many event streams are open."),

@@ -93,6 +93,7 @@ def describe() -> dict[str, Any]:
             {"name": "events", "description": "What happens, as it happens."},
             {"name": "queue", "description": "Stats, jobs, dead letters."},
             {"name": "session", "description": "For browsers."},
+            {"name": "bucket events", "description": "What storages tell of their objects."},
             {"name": "health", "description": "For load balancers."},
         ],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway import board, catalog, health, metrics, queue, signing, streams, uploads
+from gateway.arrivals.routes import ROUTES as ARRIVAL_ROUTES
 from gateway.queue_schemas import (
     ActionsQuery,
     DonePageSchema,
@@ -389,4 +390,5 @@ ROUTES = (
             503: Answer("They cannot; `dependencies` says what is missing.", ReadinessSchema),
         },
     ),
+    *ARRIVAL_ROUTES,
 )

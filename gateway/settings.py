@@ -140,6 +140,66 @@ class GatewaySettings:
         metadata=setting("Multipart uploads of others older than this are reported.", minimum=0, maximum=24 * 365),
     )
 
+    hook_token: str = field(
+        default="",
+        metadata=setting(
+            "Opens POST /hooks/bucket-events to storages that tell what came and went: 16 characters or more; several "
+            "are separated by commas, so that one can be changed. Unset: the address is closed."
+        ),
+        repr=False,
+    )
+    hook_concurrency: int = field(
+        default=4,
+        metadata=setting(
+            "Objects that one process looks at for bucket events at a time; fewer than SAFELIGHT_POSTGRES_POOL_SIZE.",
+            minimum=1,
+            maximum=64,
+        ),
+    )
+    hook_sns_topics: str = field(
+        default="",
+        metadata=setting(
+            "ARNs of the SNS topics that may send to /hooks/bucket-events, separated by commas. They need no token: "
+            "their signature is verified."
+        ),
+    )
+    hook_sns_origins: str = field(
+        default="",
+        metadata=setting(
+            "Origins beside AWS that certificates and confirmations of those topics may come from, such as "
+            "http://127.0.0.1:4566: for tests, where something plays SNS."
+        ),
+    )
+    events_redis_url: str = field(
+        default="",
+        metadata=setting("Redis that MinIO pushes events to, for `safelight events`; unset means SAFELIGHT_REDIS_URL."),
+        repr=False,
+    )
+    events_redis_key: str = field(
+        default="bucketevents", metadata=setting("Key of that list: MINIO_NOTIFY_REDIS_KEY in MinIO, format `access`.")
+    )
+    sqs_queue_url: str = field(default="", metadata=setting("Address of the SQS queue that `safelight events` reads."))
+    sqs_endpoint: str = field(default="", metadata=setting("URL of the SQS service; unset means AWS itself."))
+    sqs_region: str = field(default="", metadata=setting("Region of SQS; unset means SAFELIGHT_S3_REGION."))
+    sqs_access_key: str = field(
+        default="", metadata=setting("Access key for SQS; unset means SAFELIGHT_S3_ACCESS_KEY.")
+    )
+    sqs_secret_key: str = field(
+        default="", metadata=setting("Secret key for SQS; unset means SAFELIGHT_S3_SECRET_KEY."), repr=False
+    )
+
+    @property
+    def hook_tokens(self) -> tuple[str, ...]:
+        return _split(self.hook_token)
+
+    @property
+    def hook_sns_topic_arns(self) -> tuple[str, ...]:
+        return _split(self.hook_sns_topics)
+
+    @property
+    def hook_sns_origin_names(self) -> tuple[str, ...]:
+        return _split(self.hook_sns_origins)
+
     @property
     def s3_domain_names(self) -> tuple[str, ...]:
         return _split(self.s3_domains)

@@ -31,6 +31,9 @@ _URL_SCHEMES = {
     "postgres_dsn": ("postgresql", "postgres"),
     "redis_url": ("redis", "rediss", "unix"),
     "s3_endpoint": ("http", "https"),
+    "events_redis_url": ("redis", "rediss", "unix"),
+    "sqs_queue_url": ("https", "http"),
+    "sqs_endpoint": ("http", "https"),
 }
 
 
@@ -175,6 +178,8 @@ def _check_text(name: str, text: str) -> None:
         raise ValueError("a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")
     if name == "master_key":
         MasterKeys.parse(text)
+    if name == "hook_token" and any(len(part.strip()) < 16 for part in text.split(",")):
+        raise ValueError("each token must have 16 characters or more; `openssl rand -hex 20` makes one")
     if name == "log_format" and text not in ("console", "json"):
         raise ValueError("it must be console or json")
     if name == "s3_anonymous" and text not in ("refuse", "storage"):
