@@ -28,6 +28,7 @@ from storage.blobs import Blobs
 from storage.database import Database
 from tests import photos
 from tests.integration.door_site import (
+    EMPTY,
     REGION,
     SIGNED,
     SIGNED_TRAILER,
