@@ -35,6 +35,21 @@ class GatewaySettings:
             "Requests in flight in one process of the S3 door; more get SlowDown.", minimum=1, maximum=100_000
         ),
     )
+    s3_max_requests_per_key: int = field(
+        default=500,
+        metadata=setting(
+            "Requests of one key in flight in one process of the S3 door; more get SlowDown.",
+            minimum=1,
+            maximum=100_000,
+        ),
+    )
+    s3_requests_per_second: float = field(
+        default=5000,
+        metadata=setting("S3 requests a second that one key may make; 0 means any.", minimum=0, maximum=1e6),
+    )
+    s3_requests_burst: int = field(
+        default=20_000, metadata=setting("S3 requests that a key may make at once.", minimum=1, maximum=10_000_000)
+    )
     s3_domains: str = field(
         default="",
         metadata=setting("Domains whose subdomains are buckets (virtual-host style), separated by commas."),

@@ -29,7 +29,7 @@ def make_error(error: S3Error, raw: RawRequest | None, request_id: str) -> web.R
     """An error of our own. HEAD gets no body."""
     headers = {"x-amz-request-id": request_id}
     if error.status == 503:
-        headers["Retry-After"] = RETRY_AFTER_SECONDS
+        headers["Retry-After"] = str(error.retry_after_seconds or RETRY_AFTER_SECONDS)
     if raw is not None and raw.method == "HEAD":
         return web.Response(status=error.status, headers=headers)
     resource = raw.path.decode("latin-1") if raw is not None else ""

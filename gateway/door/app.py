@@ -18,6 +18,7 @@ from gateway.door.backend import Backend
 from gateway.door.door import Door
 from gateway.door.keyring import Keyring
 from gateway.door.protocol import Server
+from gateway.door.rates import Rates
 from gateway.door.recording import Recorder
 from gateway.door.tls import load_context
 from gateway.listening import stop_on_signals, url_of, write_ports
@@ -39,6 +40,7 @@ async def open_door(settings: GatewaySettings, jobs: JobSettings, storage: Stora
     """Open the clients of one process."""
     async with Database(storage) as database:
         backend = Backend(storage)
+        rates = Rates(settings, jobs.redis_url)
         try:
             yield Door(
                 settings,
@@ -51,9 +53,11 @@ async def open_door(settings: GatewaySettings, jobs: JobSettings, storage: Stora
                     derived_bucket=storage.derived_bucket,
                 ),
                 recorder=Recorder(database, backend, jobs, settings, derived_bucket=storage.derived_bucket),
+                rates=rates,
                 derived_bucket=storage.derived_bucket,
             )
         finally:
+            rates.close()
             backend.close()
 
 

@@ -20,6 +20,7 @@ from gateway.door import access, answers, bodies, forms
 from gateway.door.backend import Answer, Backend, BackendUnavailable, Outgoing
 from gateway.door.keyring import Keyring, Principal
 from gateway.door.listings import filter_buckets, find_failed
+from gateway.door.rates import Rates
 from gateway.door.recording import HEAD_BYTES, Found, Recorder, path_of, read_etag, read_version
 from gateway.door.visit import Visit
 from gateway.reach import Reach
@@ -53,6 +54,7 @@ class Door:
         backend: Backend,
         keyring: Keyring,
         recorder: Recorder,
+        rates: Rates,
         derived_bucket: str,
     ) -> None:
         self._settings = settings
@@ -60,6 +62,7 @@ class Door:
         self._backend = backend
         self._keyring = keyring
         self._recorder = recorder
+        self._rates = rates
         self._derived_bucket = derived_bucket
         self._rules = Rules(public_hosts=settings.s3_public_host_names)
         self._public = (
@@ -87,6 +90,8 @@ class Door:
                 response = answers.make_error(_translate(error), raw, request_id)
             finally:
                 self.in_flight -= 1
+                if visit is not None and visit.principal is not None:
+                    self._rates.leave(visit.principal.access_key)
             _log(request, visit, response, time.perf_counter() - started_at)
         if request.body_exists and not request.content.is_eof():
             response.force_close()  # what is left of the body must not be taken for the next request
@@ -103,6 +108,8 @@ class Door:
             verified, principal = await self._authenticate(raw, target)
             asked = classify(raw, target)
             signer = self._authorise(raw, asked, principal)
+        if principal is not None:
+            await self._rates.enter(principal.access_key)
         return Visit(
             request=request,
             raw=raw,
@@ -211,6 +218,7 @@ class Door:
             now = datetime.now(UTC)
             stated = policy.verify(claim, head.fields, secret_key=secret_key, rules=self._rules, now=now)
             assert principal is not None
+            await self._rates.take(principal.access_key)
             rights = principal
             fields = policy.rewrite_policy(head.fields, stated, principal.signer, now=now)
         elif visit.principal is None and self._settings.s3_anonymous != "storage":

@@ -50,10 +50,19 @@ CODES: dict[str, tuple[int, str]] = {
 
 
 class S3Error(Exception):
-    """An error meant for an S3 client. `details` become elements of the answer, in their order."""
+    """An error meant for an S3 client. `details` become elements of the answer, in their order; a 503 also says when to
+    come again, `retry_after_seconds` if it is known."""
 
-    def __init__(self, code: str, message: str | None = None, *, details: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        details: Mapping[str, str] | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
         super().__init__(code)
+        self.retry_after_seconds = retry_after_seconds
         self.code = code
         self.message = CODES[code][1] if message is None else message
         self.details = dict(details or {})
