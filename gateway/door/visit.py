@@ -11,6 +11,7 @@ from gateway.door.backend import EMPTY_SHA256, UNSIGNED_PAYLOAD, Body, Outgoing
 from gateway.door.keyring import Principal
 from gateway.reach import Reach
 from gateway.s3 import canonical
+from gateway.s3.checksums import drop_empty
 from gateway.s3.chunked import strip_framing
 from gateway.s3.identity import PayloadMode, Verified
 from gateway.s3.operations import Asked
@@ -60,7 +61,7 @@ class Visit:
         without: frozenset[bytes] = frozenset(),
     ) -> Outgoing:
         """This request for the storage, with that body. `without`: query parameters that are ours alone."""
-        pairs = canonical.strip_signature(self.raw) if self.verified is not None else self.raw.pairs
+        pairs = drop_empty(canonical.strip_signature(self.raw) if self.verified is not None else self.raw.pairs)
         return Outgoing(
             method=self.raw.method,
             path=self.path if path is None else path,

@@ -88,7 +88,9 @@ BY_HTTP: dict[str, tuple[str, ...]] = {
 }
 
 # Claims of a client that the storage behind the door does not fulfil by itself, and why.
-ONLY_BY_THE_DOOR: dict[tuple[str, str], str] = dict.fromkeys(
+ONLY_BY_THE_DOOR: dict[tuple[str, str], str] = {
+    ("aws-sdk-js", "presigned_put"): "the client signs the checksum of an empty body, which SeaweedFS wants to see",
+} | dict.fromkeys(
     (
         ("boto3", "presigned_get"),
         ("boto3", "presigned_put"),

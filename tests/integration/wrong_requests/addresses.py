@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
+from urllib.parse import quote
 
+from tests.integration.wrong_requests.framing import CHECKSUMS, checksum
 from tests.integration.wrong_requests.recipes import World
 from tests.integration.wrong_requests.signing import Signature, sha256, sign_query, sign_query_v2
 from tests.integration.wrong_requests.wire import Draft
@@ -196,6 +198,9 @@ def _of_v4_alone(world: World, rng: Random) -> Iterator[Wrong]:
     yield wrong("header_not_signed", DENIED, by=replace(world.who, leaves_out=("x-amz-meta-a",)))
     pinned = sha256(b"other")
     yield wrong("pinned_hash", frozenset({"XAmzContentSHA256Mismatch"}), X_Amz_Content_Sha256=pinned)
+    for name in CHECKSUMS:
+        value = quote(checksum(name, b"other"), safe="")
+        yield wrong(f"pinned_{name}", DIGEST, **{f"x_amz_checksum_{name}": value})
     yield wrong("pinned_chunks", ARGUMENT, X_Amz_Content_Sha256="STREAMING-SOMETHING")
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.s3 import crc
-from gateway.s3.checksums import ALGORITHMS, Check, read_checks, verify_all
+from gateway.s3.checksums import ALGORITHMS, Check, drop_empty, read_checks, verify_all
 from gateway.s3.errors import S3Error
-from gateway.s3.request import read_request
+from gateway.s3.request import RawRequest, read_request
 from tests.unit.s3.oracle import some
 
 # Of the nine bytes 123456789: the catalogues' check values, and the digests of RFC 1321 and FIPS 180 tools.
@@ -110,6 +111,26 @@ def test_promises_that_cannot_be_kept(headers: list[tuple[bytes, bytes]], code: 
     """Values of the wrong form, contradictions and trailers that nobody could verify are refused at once."""
     with pytest.raises(S3Error, match=code):
         checks_of(*headers, has_trailer=True)
+
+
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "md5"])
+def test_promises_in_the_query(algorithm: str) -> None:
+    """One that a presigner hoisted holds like a header, in any case; that of an empty body counts as none, and goes."""
+
+    def asked(data: bytes) -> RawRequest:
+        digest = ALGORITHMS[algorithm][0]()
+        digest.update(data)
+        value = quote(base64.b64encode(digest.digest()))
+        query = f"X-Amz-Checksum-{algorithm.title()}={value}&x-amz-sdk-checksum-algorithm={algorithm.upper()}&x-id=Put"
+        return read_request("PUT", b"/photos/a?" + query.encode(), ())
+
+    pinned = asked(b"photo")
+    assert refusal(read_checks(pinned, payload_sha256=None, has_trailer=False), b"photo") is None
+    assert refusal(read_checks(pinned, payload_sha256=None, has_trailer=False), b"other") == "BadDigest"
+    assert drop_empty(pinned.pairs) == pinned.pairs
+    empty = asked(b"")
+    assert read_checks(empty, payload_sha256=None, has_trailer=False) == ()
+    assert [pair.name for pair in drop_empty(empty.pairs)] == [b"x-id"]
 
 
 def test_the_sdk_header_may_name_the_algorithm() -> None:
