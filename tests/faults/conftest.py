@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from tests.faults.harness.ground import Ground, open_ground
 from tests.faults.harness.ledger import Ledger
+from tests.faults.harness.rates import Rate
 from tests.faults.harness.stack import Stack, open_stack
 
 SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
@@ -64,6 +65,12 @@ async def stack(request: pytest.FixtureRequest, ground: Ground, tmp_path: Path) 
         yield opened
         if request.node.stash.get(_failed, True):
             print(f"kept: {await opened.save(request.node.name)}")
+
+
+@pytest.fixture
+def rate(stack: Stack, tmp_path: Path) -> Rate:
+    """For a test that asserts that a fault costs no speed; asked for before its programs start."""
+    return Rate(stack, tmp_path)
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -12,6 +12,7 @@ from processors.settings import JobSettings
 from tests.faults.harness.invariants import check, list_bucket, list_multiparts
 from tests.faults.harness.ledger import Ledger, percentile
 from tests.faults.harness.programs import Program
+from tests.faults.harness.rates import Rate
 from tests.faults.harness.stack import REDISPATCH_SECONDS, Stack
 from tests.faults.harness.waiting import until, until_true
 from tests.photos import padded
@@ -185,14 +186,15 @@ async def open_upload(stack: Stack, gateway: Program, key: str, size_bytes: int)
     return reader, writer
 
 
-async def test_row_07_two_hundred_slow_clients(stack: Stack, open_ledger: OpenLedger) -> None:
+async def test_row_07_two_hundred_slow_clients(stack: Stack, open_ledger: OpenLedger, rate: Rate) -> None:
     """80 clients whose body stalls, 60 that send 1 B/s, 60 that drip their headers: stalled ones get 408 within the
-    limit of 2 s + 2 s, dripping bodies within the grace of 10 s + 3 s; memory stays flat, and an ordinary client
-    notices nothing."""
+    limit of 2 s + 2 s, dripping bodies within the grace of 10 s + 3 s; memory stays flat, an ordinary client notices
+    nothing, and once they are gone the rate is as before."""
     small = {"s3_max_connections": "6", "postgres_pool_size": "4"}  # so that warm pools are no growth
     await stack.start(gateways=1, workers=1, chunk_timeout_seconds="2", **small)
     (gateway,) = stack.gateways
     ledger = open_ledger()
+    await rate.measure(ledger.put_under)
     await ledger.load(per_second=5, seconds=1)
     before = {gateway: gateway.sample()}
     head = ledger.photo()[:64]
@@ -233,6 +235,7 @@ async def test_row_07_two_hundred_slow_clients(stack: Stack, open_ledger: OpenLe
     await until(closed, "their connections are closed", seconds=10)
     assert await check(stack, ledger, before=before) == []
     assert [key for key in await list_bucket(stack, stack.bucket) if key.startswith("slow/")] == []
+    await rate.assert_kept(ledger.put_under)
 
 
 async def answer_of(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, float]:
@@ -305,13 +308,19 @@ async def test_row_29_the_same_request_fifty_times(stack: Stack, open_ledger: Op
     assert await stack.value("select count(*) from job_attempt") == 2
 
 
-async def test_row_40_one_of_two_gateways_killed(stack: Stack, open_ledger: OpenLedger) -> None:
+async def test_row_40_one_of_two_gateways_killed(stack: Stack, open_ledger: OpenLedger, rate: Rate) -> None:
     """A client whose gateway is killed in the midst of its request gets its photo from the other one, as soon as the
-    dead one's hold on the Idempotency-Key has run out; everybody else is served meanwhile."""
+    dead one's hold on the Idempotency-Key has run out; everybody else is served meanwhile, and at the rate of before
+    afterwards."""
     await stack.start(gateways=1, workers=1)
     (other,) = stack.gateways
     victim = await stack.start_gateway(failpoint="s3.completed:kill:1")
     ledger = open_ledger()
+
+    async def put(key: str) -> None:
+        assert await ledger.put(key=key, gateway=other) is not None
+
+    await rate.measure(put)
     body = ledger.photo()
     assert await ledger.put(body, key="torn.jpg", idempotency_key="torn", gateway=victim, patience_seconds=0) is None
     await victim.ended(seconds=5)
@@ -326,3 +335,4 @@ async def test_row_40_one_of_two_gateways_killed(stack: Stack, open_ledger: Open
     assert not accepted.replayed
     assert await stack.value("select count(*) from object where key = 'torn.jpg'") == 1
     assert await check(stack, ledger) == []
+    await rate.assert_kept(put)

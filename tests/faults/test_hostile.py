@@ -18,6 +18,7 @@ from tests import hostile_photos
 from tests.faults.harness.invariants import check
 from tests.faults.harness.ledger import Ledger, percentile
 from tests.faults.harness.programs import Program, thaw
+from tests.faults.harness.rates import Rate
 from tests.faults.harness.stack import Stack
 from tests.faults.harness.waiting import until
 
@@ -56,11 +57,12 @@ async def verdict_of(ledger: Ledger, photo_id: str) -> str:
     return str(photo["rejection"]["code"] if photo["rejection"] else photo["status"])
 
 
-async def test_row_25_every_hostile_file_gets_its_verdict(stack: Stack, open_ledger: OpenLedger) -> None:
+async def test_row_25_every_hostile_file_gets_its_verdict(stack: Stack, open_ledger: OpenLedger, rate: Rate) -> None:
     """Each bomb is refused, rejected or processed within the wall limit of a child; no request fails, the worker lives,
-    and neither it nor the gateway grows."""
+    neither it nor the gateway grows, and the rate is as before."""
     await stack.start(gateways=1, workers=1)
     ledger, pids = open_ledger(), [program.pid for program in stack.programs]
+    await rate.measure(ledger.put_under)
     assert await ledger.put(wait=20) is not None
     before = {program: program.sample() for program in stack.programs}
     found, longest_seconds = {}, 0.0
@@ -77,6 +79,7 @@ async def test_row_25_every_hostile_file_gets_its_verdict(stack: Stack, open_led
     assert longest_seconds <= WALL_SECONDS + 2
     assert await check(stack, ledger, before=before) == []
     assert [program.pid for program in stack.programs if program.exit_code is None] == pids
+    await rate.assert_kept(ledger.put_under)
     assert "crashed" not in {row["outcome"] for row in await stack.fetch("select outcome from job_attempt")}
 
 

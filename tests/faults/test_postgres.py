@@ -19,7 +19,8 @@ from storage import jobs
 from tests.faults.harness.invariants import check, list_bucket
 from tests.faults.harness.ledger import Ledger, Refused, percentile
 from tests.faults.harness.proxy import Fault, Link
-from tests.faults.harness.runs import outcomes, rate, running
+from tests.faults.harness.rates import Rate
+from tests.faults.harness.runs import outcomes, running
 from tests.faults.harness.stack import Stack
 from tests.faults.harness.waiting import until, until_true
 
@@ -75,12 +76,14 @@ async def test_row_12_immediate_stop(stack: Stack, open_ledger: OpenLedger) -> N
     assert [program.pid for program in stack.programs if program.exit_code is None] == pids
 
 
-async def test_row_13_backends_terminated_one_after_the_other(stack: Stack, open_ledger: OpenLedger) -> None:
+async def test_row_13_backends_terminated_one_after_the_other(
+    stack: Stack, open_ledger: OpenLedger, rate: Rate
+) -> None:
     """A stream of pg_terminate_backend under load costs retries and nothing else; afterwards the rate is 95 % of the
     baseline's at least."""
     await stack.start(gateways=1, workers=2)
     ledger = open_ledger()
-    before = await rate(stack, ledger)
+    await rate.measure(ledger.put_under)
     killed = 0
     async with outsider(stack) as conn, ledger.loading(per_second=5):
 
@@ -100,7 +103,7 @@ async def test_row_13_backends_terminated_one_after_the_other(stack: Stack, open
     assert_only_unavailable([item for item in ledger.refused if item.status])
     assert await check(stack, ledger) == []
     assert {row["state"] for row in await stack.fetch("select distinct state from job")} == {"done"}
-    assert await rate(stack, ledger) >= 0.95 * before
+    await rate.assert_kept(ledger.put_under)
 
 
 async def test_row_13_no_connection_left(stack: Stack, open_ledger: OpenLedger) -> None:

@@ -14,6 +14,7 @@ from redis.exceptions import BusyLoadingError, RedisError
 from tests.faults.harness.invariants import check
 from tests.faults.harness.ledger import Accepted, Ledger, percentile
 from tests.faults.harness.proxy import Fault
+from tests.faults.harness.rates import Rate
 from tests.faults.harness.stack import POLL_SECONDS, REDISPATCH_SECONDS, Stack
 from tests.faults.harness.waiting import until
 
@@ -81,11 +82,12 @@ async def test_row_08_flushed_again_and_again(stack: Stack, open_ledger: OpenLed
     assert len(consumers) >= 2
 
 
-async def test_row_09_killed_and_empty_when_it_comes_back(stack: Stack, open_ledger: OpenLedger) -> None:
+async def test_row_09_killed_and_empty_when_it_comes_back(stack: Stack, open_ledger: OpenLedger, rate: Rate) -> None:
     """Redis is killed -9, away for 8 s, and comes back empty: every upload is 2xx at its first try, jobs go on at the
-    pace of the load by polling, and the same workers listen to it again."""
+    pace of the load by polling, the same workers listen to it again, and the rate is as before."""
     await stack.start(gateways=1, workers=2)
     ground, ledger = stack.ground, open_ledger()
+    await rate.measure(ledger.put_under)
     samples = {program: program.sample() for program in stack.programs}
     before = await ledger.load(per_second=PER_SECOND, seconds=2)
     await ground.kill(ground.valkey)
@@ -111,6 +113,7 @@ async def test_row_09_killed_and_empty_when_it_comes_back(stack: Stack, open_led
         return False
 
     await until(listening, "both workers listen again", seconds=5)
+    await rate.assert_kept(ledger.put_under)
 
 
 @pytest.mark.parametrize("how", ["suspended", "blackhole", "slow"])

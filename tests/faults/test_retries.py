@@ -17,6 +17,7 @@ from processors.sandbox.pool import ChildCrashed, ProcessorFailed
 from processors.settings import JobSettings
 from tests.faults.harness.invariants import check, check_bytes
 from tests.faults.harness.ledger import Ledger
+from tests.faults.harness.rates import Rate
 from tests.faults.harness.stack import TIMES, Stack
 from tests.photos import make_jpeg
 
@@ -51,15 +52,17 @@ async def test_row_20_original_deleted_behind_our_back(stack: Stack, open_ledger
     assert (status, photo["status"]) == (200, "partial")
 
 
-async def test_row_21_passing_failure(stack: Stack, open_ledger: OpenLedger) -> None:
+async def test_row_21_passing_failure(stack: Stack, open_ledger: OpenLedger, rate: Rate) -> None:
     """Three failures in a row cost three attempts, each retry begins within its jitter bound, and the fourth run
-    succeeds; the error of the last failure is kept with each run."""
+    succeeds; the error of the last failure is kept with each run, and the rate is as before."""
     await stack.start(gateways=1, workers=0)
     worker = await stack.start_worker(failpoint="artifact.put_before:raise:6")  # both previews of three runs
     ledger = open_ledger()
+    await rate.measure(ledger.put_under)
     accepted = await ledger.put()
     assert accepted is not None
     assert await check(stack, ledger) == []
+    await rate.assert_kept(ledger.put_under)
     assert worker.hits("artifact.put_before") == 6
     job = await preview_job(stack, accepted.id)
     assert (job["outcome"], job["attempt"], job["crashes"], job["expiries"]) == ("ok", 4, 0, 0)

@@ -13,6 +13,7 @@ from tests.faults.harness.invariants import check
 from tests.faults.harness.ledger import Ledger
 from tests.faults.harness.plugins import make_python_with_clock, make_python_with_processors
 from tests.faults.harness.programs import alive
+from tests.faults.harness.rates import Rate
 from tests.faults.harness.runs import attempts, job, outcomes
 from tests.faults.harness.stack import LEASE_SECONDS, Stack
 from tests.faults.harness.waiting import until, until_true
@@ -41,14 +42,14 @@ async def test_row_24_poison_photo(stack: Stack, open_ledger: OpenLedger, tmp_pa
 
 async def test_row_28_child_taken_over(stack: Stack, open_ledger: OpenLedger, tmp_path: Path) -> None:
     """Children that send junk, announce a huge frame, never answer, or fork and stay are killed with all they started
-    and replaced; their jobs die after three crashes, and the worker goes on with sound photos."""
+    and replaced; their jobs die after three crashes, and the worker goes on with sound photos at the rate of before."""
     evil = ("junk", "huge", "hang", "fork")
-    python = make_python_with_processors(tmp_path / "python", evil)
-    stack.processors = (*stack.processors, *evil)
-    gateway = stack.launch("gateway", python=python)
-    worker = stack.launch("worker", python=python, child_wall_seconds="1")
+    rate = Rate(stack, tmp_path, others=evil)
+    gateway = stack.launch("gateway")
+    worker = stack.launch("worker", child_wall_seconds="1")
     await asyncio.gather(gateway.ready(), worker.ready())
     pid, ledger, before = worker.pid, open_ledger(), worker.sample()
+    await rate.measure(ledger.put_under)
     accepted = await ledger.put()
     assert accepted is not None
     assert await check(stack, ledger, before={worker: before}) == []
@@ -60,6 +61,7 @@ async def test_row_28_child_taken_over(stack: Stack, open_ledger: OpenLedger, tm
     said = [line["text"] for line in worker.log() if "grandchild=" in str(line.get("text"))]
     grandchildren = [int(text.split("grandchild=")[1].split()[0]) for text in said]
     assert len(grandchildren) == 3
+    await rate.assert_kept(ledger.put_under)
     await until_true(lambda: not any(map(alive, grandchildren)), "what they forked is gone", seconds=2)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from tests.faults.harness.invariants import check
 from tests.faults.harness.ledger import Ledger
 from tests.faults.harness.programs import Program, alive, thaw
-from tests.faults.harness.runs import attempts, job, now, outcomes, rate, running
+from tests.faults.harness.rates import Rate
+from tests.faults.harness.runs import attempts, job, now, outcomes, running
 from tests.faults.harness.stack import LEASE_SECONDS, REDISPATCH_SECONDS, Stack
 from tests.faults.harness.waiting import until, until_true
 
@@ -113,12 +114,14 @@ async def test_row_02_parent_killed_leaves_no_children(stack: Stack, open_ledger
     assert (rows[1]["started_at"] - killed_at).total_seconds() <= LEASE_SECONDS + 1
 
 
-async def test_row_03_workers_killed_again_and_again(stack: Stack, open_ledger: OpenLedger, seed: int) -> None:
+async def test_row_03_workers_killed_again_and_again(
+    stack: Stack, open_ledger: OpenLedger, rate: Rate, seed: int
+) -> None:
     """Under steady load, with a busy worker killed -9 again and again: nothing is lost, no innocent job dies, and
     afterwards the rate is 95 % of the baseline's at least."""
     await stack.start(gateways=1, workers=2)
     ledger = open_ledger()
-    before = await rate(stack, ledger)
+    await rate.measure(ledger.put_under)
     async with ledger.loading(per_second=5):
         for number in range(4):
             victim = stack.workers[(seed + number) % len(stack.workers)]
@@ -133,7 +136,7 @@ async def test_row_03_workers_killed_again_and_again(stack: Stack, open_ledger: 
             await victim.ready()
     assert await check(stack, ledger) == []
     assert {row["state"] for row in await stack.fetch("select distinct state from job")} == {"done"}
-    assert await rate(stack, ledger) >= 0.95 * before
+    await rate.assert_kept(ledger.put_under)
     assert await stack.value("select count(*) from job_attempt where outcome = 'expired'") >= 2
 
 

@@ -125,6 +125,12 @@ class Ledger:
             return self.accepted[-1]
         raise AssertionError("unreachable")
 
+    async def put_under(self, key: str) -> Accepted:
+        """Send one photo, which must be accepted."""
+        accepted = await self.put(key=key)
+        assert accepted is not None, self.refused[-1]
+        return accepted
+
     async def _try(
         self, body: bytes, key: str, idempotency_key: str, gateway: Program | None, wait: float
     ) -> tuple[dict[str, Any], bool] | Refused:

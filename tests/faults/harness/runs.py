@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.faults.harness.ledger import Ledger
 from tests.faults.harness.stack import Stack
 from tests.faults.harness.waiting import until
 
@@ -44,12 +43,3 @@ async def running(stack: Stack, photo_id: object, processor: str = "preview") ->
 
 async def now(stack: Stack) -> Any:
     return await stack.value("select clock_timestamp()")
-
-
-async def rate(stack: Stack, ledger: Ledger) -> float:
-    """Jobs ended per second under a load that two workers can carry, until a second after its end."""
-    began = await now(stack)
-    await ledger.load(per_second=6, seconds=3)
-    await stack.drain(seconds=20)
-    statement = "select count(*) from job where finished_at between $1 and $1 + interval '4 s'"
-    return float(await stack.value(statement, began)) / 4

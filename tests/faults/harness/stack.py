@@ -64,6 +64,8 @@ class Stack:
     settings: StorageSettings
     programs: list[Program] = field(default_factory=list)
     processors: tuple[str, ...] = ("exif", "preview")  # what every photo gets
+    hooks: str = ""  # of every program, unless it is empty
+    python: str = sys.executable  # of every program that is not given another; may have plugins (see plugins.py)
 
     @property
     def bucket(self) -> str:
@@ -99,18 +101,19 @@ class Stack:
         await program.ready()
         return program
 
-    def launch(self, kind: str, *, python: str = sys.executable, **settings: str) -> Program:
-        """Start one without waiting. `python`: the interpreter, which may have plugins (see plugins.py)."""
+    def launch(self, kind: str, *, python: str = "", **settings: str) -> Program:
+        """Start one without waiting. `python`: another interpreter than the stack's."""
         more = {"http_port": str(choose_port()), "s3_port": str(choose_port())} if kind == "gateway" else {}
         named = {**self._environment(), **TIMES, **more, **settings}
         environment = {f"SAFELIGHT_{name.upper()}": value for name, value in named.items()}
         name = f"{len(self.programs)}-{kind}"
-        self.programs.append(Program(kind, name, self.folder, environment, python=python))
+        self.programs.append(Program(kind, name, self.folder, environment, python=python or self.python))
         return self.programs[-1]
 
     def _environment(self) -> dict[str, str]:
         ground = self.ground
-        return {
+        hooks = {"hooks": self.hooks} if self.hooks else {}
+        return hooks | {
             "postgres_dsn": ground.through_proxy(self.settings.postgres_dsn, ground.postgres_proxy),
             "redis_url": ground.through_proxy(ground.valkey.url, ground.redis_proxy),
             "redis_stream": self.name,

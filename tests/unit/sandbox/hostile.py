@@ -130,6 +130,12 @@ def _sleep_as_told(source: Source, options: Options) -> Outcome:
     return Outcome(facts={"pid": os.getpid()})
 
 
+def _nap(source: Source, options: Options) -> Outcome:
+    """Occupies its child for a fixed time, and no core."""
+    time.sleep(0.3)
+    return Outcome(facts={})
+
+
 def _tries(action: Callable[[], object]) -> str:
     try:
         action()
@@ -165,5 +171,6 @@ PROCESSORS = tuple(
         "bad-facts": _bad_facts,
         "probe": _probe,
         "sleep": _sleep_as_told,
+        "nap": _nap,
     }.items()
 )
