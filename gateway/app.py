@@ -37,6 +37,7 @@ from processors.broker import create_broker
 from processors.dispatch import Dispatcher
 from processors.sequencer import Sequencer
 from processors.settings import JobSettings
+from processors.vitals import Expose, expose_nothing
 from storage import events, idempotency, multiparts, workers
 from storage.blobs import BlobRefused, Blobs, BlobsUnavailable
 from storage.database import EVENT_CHANNEL, JOB_CHANNEL, PHOTO_CHANNEL, Database, DatabaseUnavailable, Listener
@@ -60,9 +61,10 @@ def create_app(settings: GatewaySettings, jobs: JobSettings, storage: StorageSet
     async def life(app: web.Application) -> AsyncIterator[None]:
         async with open_context(settings, jobs, storage) as context:
             app[CONTEXT] = context
+            app[METRICS].attend(context)
             app[HOOK] = open_hook(app, context)
             site = Site(database=context.database, blobs=context.blobs, settings=settings, jobs=jobs, storage=storage)
-            async with reconciling(site, app[METRICS].count_findings):
+            async with reconciling(site, app[METRICS].count_findings, app[METRICS].note_turn):
                 yield
 
     async def end_streams(app: web.Application) -> None:
@@ -144,9 +146,15 @@ async def open_context(
 
 
 async def serve(
-    settings: GatewaySettings, jobs: JobSettings, storage: StorageSettings, *, ports_file: str | None
+    settings: GatewaySettings,
+    jobs: JobSettings,
+    storage: StorageSettings,
+    *,
+    ports_file: str | None,
+    expose: Expose = expose_nothing,
 ) -> None:
-    """Run the gateway until SIGTERM or SIGINT. `ports_file`: where to write the addresses once it listens."""
+    """Run the gateway until SIGTERM or SIGINT. `ports_file`: where to write the addresses once it listens. `expose`
+    answers whoever asks for its metrics without a key."""
     return_freed_buffers()
     stop = stop_on_signals()
     app = create_app(settings, jobs, storage)
@@ -170,7 +178,8 @@ async def serve(
         log.info("gateway.started", message="The gateway is listening.", url=url)
         if ports_file:
             write_ports(Path(ports_file), http_url=url)
-        await stop.wait()
+        async with expose(lambda: app[METRICS].render(app[CONTEXT])):
+            await stop.wait()
         log.info("gateway.stopping", message="The gateway finishes what is in flight.")
     finally:
         await runner.cleanup()
@@ -189,7 +198,9 @@ async def _trace(request: web.Request, handler: Handler) -> web.StreamResponse:
             problem = errors.translate(error)
             response = errors.render(problem)
             _explain(request, problem, error)
-        _log(request, response, time.perf_counter() - started_at)
+        seconds = time.perf_counter() - started_at
+        _log(request, response, seconds)
+        request.app[METRICS].count_request(request, response, seconds)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
         response.headers.setdefault("X-Content-Type-Options", "nosniff")

@@ -176,4 +176,4 @@ def _no_such_job() -> Problem:
 
 
 def _alive_seconds(call: Call) -> float:
-    return max(3.0, 3 * call.context.jobs.heartbeat_seconds)
+    return call.context.jobs.alive_seconds

@@ -85,12 +85,12 @@ async def run_pass(site: Site, part: Part, *, restart: bool, watch: Watch) -> Pl
 
 
 @contextlib.asynccontextmanager
-async def reconciling(site: Site, count: Callable[[Tally], None]) -> AsyncIterator[None]:
+async def reconciling(site: Site, count: Callable[[Tally], None], took_turn: Callable[[], None]) -> AsyncIterator[None]:
     """Reconcile while the block runs, unless the settings say not to."""
     if not site.settings.reconcile_interval_seconds:
         yield
         return
-    task = asyncio.create_task(keep_reconciling(site, count))
+    task = asyncio.create_task(keep_reconciling(site, count, took_turn))
     try:
         yield
     finally:
@@ -98,14 +98,17 @@ async def reconciling(site: Site, count: Callable[[Tally], None]) -> AsyncIterat
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def keep_reconciling(site: Site, count: Callable[[Tally], None]) -> None:
+async def keep_reconciling(
+    site: Site, count: Callable[[Tally], None], took_turn: Callable[[], None] = lambda: None
+) -> None:
     """The continuous form: a window now and then, until cancelled. One gateway at a time works on a bucket; an outage
-    skips a turn. `count` is told what each turn found."""
+    skips a turn. `count` is told what each turn found, `took_turn` of each that came to its end."""
     while True:
         await asyncio.sleep(site.settings.reconcile_interval_seconds)
         tally = Tally()
         try:
             await take_turn(site, tally)
+            took_turn()
         except UNAVAILABLE as error:
             log.debug("reconcile.skipped", message="Something needed is away.", error=repr(error))
         except Exception:

@@ -29,6 +29,8 @@ class Dispatcher:
         self._broker = broker
         self._awake = asyncio.Event()
         self.succeeded_at: float | None = None  # time.time() of the last complete round
+        self.sent = 0  # job ids that Redis took
+        self.taken_back = 0  # jobs whose lease had run out
 
     def wake(self) -> None:
         self._awake.set()
@@ -56,6 +58,7 @@ class Dispatcher:
         """Take back the jobs of workers that fell silent. Returns how many."""
         async with self._database.transaction() as conn:
             lost = await jobs.reap(conn, max_expiries=self._settings.max_expiries)
+        self.taken_back += len(lost)
         if lost:
             await failpoints.reach("reap.after")
         for job in lost:
@@ -83,6 +86,7 @@ class Dispatcher:
             return False
         await failpoints.reach("mark.after")
         sent = await self._broker.send(due)
+        self.sent += len(sent)
         if len(sent) < len(due):
             async with self._database.connection() as conn:
                 await jobs.unmark_dispatched(conn, due[len(sent) :])

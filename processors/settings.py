@@ -106,6 +106,11 @@ class JobSettings:
     )
 
     @property
+    def alive_seconds(self) -> float:
+        """A worker that was not heard of for so long is gone."""
+        return max(3.0, 3 * self.heartbeat_seconds)
+
+    @property
     def options(self) -> Options:
         return Options(presets=self.presets, limits=Limits(max_pixels=self.max_pixels, max_side_px=self.max_side_px))
 

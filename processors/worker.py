@@ -21,10 +21,12 @@ from taskiq.receiver import Receiver
 
 from processors.broker import RUN_JOB, Broker, create_broker
 from processors.dispatch import Dispatcher
+from processors.metrics import register_worker
 from processors.retry import RetryMiddleware
 from processors.runner import Runner
 from processors.sandbox.pool import Sandbox
 from processors.settings import JobSettings
+from processors.vitals import Expose, expose_nothing, make_registry, render_with
 from storage import failpoints, workers
 from storage.blobs import Blobs
 from storage.database import Database, DatabaseUnavailable
@@ -36,8 +38,8 @@ log = structlog.get_logger(__name__)
 _READING_AHEAD = 2  # jobs that fetch or put while the children are busy with others
 
 
-async def work(settings: JobSettings, storage: StorageSettings) -> None:
-    """Run a worker until SIGTERM or SIGINT."""
+async def work(settings: JobSettings, storage: StorageSettings, *, expose: Expose = expose_nothing) -> None:
+    """Run a worker until SIGTERM or SIGINT. `expose` answers whoever asks for its metrics."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -77,11 +79,20 @@ async def work(settings: JobSettings, storage: StorageSettings) -> None:
         async def run_job(job_id: int) -> None:
             await runner.run_job(job_id)
 
-        await _serve(settings, row, database, broker, runner, stop)
+        dispatcher, registry = Dispatcher(settings, database, broker), make_registry()
+        register_worker(registry, row.slots, runner, sandbox, dispatcher, database, broker)
+        await stack.enter_async_context(expose(render_with(registry)))
+        await _serve(settings, row, database, broker, dispatcher, runner, stop)
 
 
 async def _serve(  # noqa: PLR0917 - everything that a worker has
-    settings: JobSettings, row: WorkerRow, database: Database, broker: Broker, runner: Runner, stop: asyncio.Event
+    settings: JobSettings,
+    row: WorkerRow,
+    database: Database,
+    broker: Broker,
+    dispatcher: Dispatcher,
+    runner: Runner,
+    stop: asyncio.Event,
 ) -> None:
     async def beat() -> None:
         await runner.beat()
@@ -91,7 +102,7 @@ async def _serve(  # noqa: PLR0917 - everything that a worker has
             await workers.say_alive(conn, row, stopping=stop.is_set())
 
     background = [
-        asyncio.create_task(Dispatcher(settings, database, broker).run()),
+        asyncio.create_task(dispatcher.run()),
         asyncio.create_task(_repeat(beat, settings.lease_seconds / 3)),
         asyncio.create_task(_repeat(say_alive, settings.heartbeat_seconds)),
         asyncio.create_task(_repeat(broker.tidy, settings.redispatch_seconds * 3)),

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from processors.contract import Preset
-from safelight import console, keys, logs
+from safelight import console, exposition, keys, logs
 from safelight.console import AsJson
 from safelight.settings import Settings, SettingsError, load, variables
 from storage import failpoints
@@ -61,7 +62,13 @@ def gateway() -> None:
 
     settings = _settings()
     console.run(
-        serve(settings.gateway, settings.jobs, settings.storage, ports_file=os.environ.get("SAFELIGHT_PORTS_FILE"))
+        serve(
+            settings.gateway,
+            settings.jobs,
+            settings.storage,
+            ports_file=os.environ.get("SAFELIGHT_PORTS_FILE"),
+            expose=partial(exposition.serving, settings.process),
+        )
     )
 
 
@@ -86,9 +93,13 @@ def door(
     wanted = replace(found.gateway, s3_processes=processes or found.gateway.s3_processes)
     ports_file = os.environ.get("SAFELIGHT_PORTS_FILE")
     if wanted.s3_processes > 1 and "SAFELIGHT_DOOR_CHILD" not in os.environ:
-        console.run(serve_many(wanted, grace_seconds=found.jobs.grace_seconds, ports_file=ports_file))
+        metrics_port = found.process.metrics_port
+        console.run(
+            serve_many(wanted, grace_seconds=found.jobs.grace_seconds, ports_file=ports_file, metrics_port=metrics_port)
+        )
     else:
-        console.run(serve(wanted, found.jobs, found.storage, ports_file=ports_file))
+        expose = partial(exposition.serving, found.process)
+        console.run(serve(wanted, found.jobs, found.storage, ports_file=ports_file, expose=expose))
 
 
 @app.command()
@@ -97,7 +108,7 @@ def worker() -> None:
     from processors.worker import work
 
     settings = _settings()
-    console.run(work(settings.jobs, settings.storage))
+    console.run(work(settings.jobs, settings.storage, expose=partial(exposition.serving, settings.process)))
 
 
 @app.command()

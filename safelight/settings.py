@@ -44,6 +44,18 @@ class ProcessSettings:
     )
     log_format: str = field(default="console", metadata=setting("console or json."))
     log_level: str = field(default="info", metadata=setting("debug, info, warning or error."))
+    metrics_host: str = field(
+        default="127.0.0.1",
+        metadata=setting("Address that metrics can be scraped at without a key. Keep strangers away from it."),
+    )
+    metrics_port: int = field(
+        default=0,
+        metadata=setting(
+            "Port of them, in every process; 0: none. Several processes of the S3 door take as many, from this one on.",
+            minimum=0,
+            maximum=65535,
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,12 +152,14 @@ class Run:
         """Launch gateway, S3 door and worker; the addresses once they say that they are ready."""
         self.say("Starting gateway, S3 door and worker ...")
         environment = environment | {"PYTHONUNBUFFERED": "1"}
+        metrics = metrics_ports(environment)
         ports_files = {name: data_dir / f"listening-{name}.json" for name in ("gateway", "door")}
         listeners = []
         for name, path in ports_files.items():
             path.unlink(missing_ok=True)
-            listeners.append(Child(name, self.commands[name], environment | {PORTS_FILE: str(path)}))
-        worker = Child("worker", self.commands["worker"], environment)
+            own = {PORTS_FILE: str(path)} | metrics.get(name, {})
+            listeners.append(Child(name, self.commands[name], environment | own))
+        worker = Child("worker", self.commands["worker"], environment | metrics.get("worker", {}))
         self.children = [*listeners, worker]
         for child in self.children:
             child.launch()
@@ -254,3 +256,13 @@ class Run:
                 with suppress(OSError):
                     process.strike()
             os._exit(130)
+
+
+def metrics_ports(environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """A port of its own for each process, from SAFELIGHT_METRICS_PORT on: gateway, worker, then the S3 door, which may
+    be several processes."""
+    first = process_settings(environ).metrics_port
+    if not first:
+        return {}
+    names = ("gateway", "worker", "door")
+    return {name: {"SAFELIGHT_METRICS_PORT": str(first + number)} for number, name in enumerate(names)}

@@ -12,6 +12,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -48,6 +49,15 @@ class DatabaseUnavailable(Exception):
     this ends a transaction; every statement of ours may be repeated."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PoolUse:
+    """Connections of one process: in use, open and idle, and how many there may be."""
+
+    used: int
+    idle: int
+    limit: int
+
+
 class Database:
     """The pool of one process. Opened once; survives any outage of Postgres."""
 
@@ -81,6 +91,12 @@ class Database:
                 await self._pool.close()
         except (TimeoutError, *_PASSING_ERRORS):
             self._pool.terminate()
+
+    @property
+    def pool_use(self) -> PoolUse:
+        assert self._pool is not None, "the database was not opened"
+        idle = self._pool.get_idle_size()
+        return PoolUse(used=self._pool.get_size() - idle, idle=idle, limit=self._pool.get_max_size())
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -24,6 +24,7 @@ from gateway.door.tls import load_context
 from gateway.listening import stop_on_signals, url_of, write_ports
 from gateway.settings import GatewaySettings
 from processors.settings import JobSettings
+from processors.vitals import Expose, expose_nothing, render_with
 from storage.database import Database
 from storage.memory import keep_freed_buffers
 from storage.sealing import MasterKeys
@@ -42,7 +43,7 @@ async def open_door(settings: GatewaySettings, jobs: JobSettings, storage: Stora
         backend = Backend(storage)
         rates = Rates(settings, jobs.redis_url)
         try:
-            yield Door(
+            door = Door(
                 settings,
                 jobs,
                 backend=backend,
@@ -56,6 +57,8 @@ async def open_door(settings: GatewaySettings, jobs: JobSettings, storage: Stora
                 rates=rates,
                 derived_bucket=storage.derived_bucket,
             )
+            door.metrics.attend(database, backend, limit=settings.s3_max_requests)
+            yield door
         finally:
             rates.close()
             backend.close()
@@ -76,9 +79,15 @@ def make_server(door: Door) -> Server:
 
 
 async def serve(
-    settings: GatewaySettings, jobs: JobSettings, storage: StorageSettings, *, ports_file: str | None
+    settings: GatewaySettings,
+    jobs: JobSettings,
+    storage: StorageSettings,
+    *,
+    ports_file: str | None,
+    expose: Expose = expose_nothing,
 ) -> None:
-    """Run one process of the door until SIGTERM or SIGINT. `ports_file`: where to write the address once it listens."""
+    """Run one process of the door until SIGTERM or SIGINT. `ports_file`: where to write the address once it listens.
+    `expose` answers whoever asks for its metrics."""
     keep_freed_buffers()
     stop = stop_on_signals()
     async with open_door(settings, jobs, storage) as door:
@@ -98,20 +107,28 @@ async def serve(
             log.info("door.started", message="The S3 door is listening.", url=url)
             if ports_file:
                 write_ports(Path(ports_file), s3_url=url)
-            await stop.wait()
+            async with expose(render_with(door.metrics.registry)):
+                await stop.wait()
             log.info("door.stopping", message="The S3 door finishes what is in flight.")
         finally:
             await runner.cleanup()
 
 
-async def serve_many(settings: GatewaySettings, *, grace_seconds: float, ports_file: str | None) -> None:
-    """Run `settings.s3_processes` of them on one port, and start again what dies, until SIGTERM or SIGINT."""
+async def serve_many(
+    settings: GatewaySettings, *, grace_seconds: float, ports_file: str | None, metrics_port: int = 0
+) -> None:
+    """Run `settings.s3_processes` of them on one port, and start again what dies, until SIGTERM or SIGINT. Each shows
+    its own metrics, on `metrics_port` and those that follow it: numbers of a process must not be mixed up."""
     stop = stop_on_signals()
     with _reserve(settings) as port:
         environment = os.environ | {"SAFELIGHT_S3_PORT": str(port), "SAFELIGHT_DOOR_CHILD": "1"}
         environment["SAFELIGHT_S3_PROCESSES"] = str(settings.s3_processes)
         environment.pop("SAFELIGHT_PORTS_FILE", None)
-        keepers = [asyncio.create_task(_keep(environment, grace_seconds)) for _ in range(settings.s3_processes)]
+        metrics = [
+            {"SAFELIGHT_METRICS_PORT": str(metrics_port + number)} if metrics_port else {}
+            for number in range(settings.s3_processes)
+        ]
+        keepers = [asyncio.create_task(_keep(environment | own, grace_seconds)) for own in metrics]
         if ports_file:
             write_ports(Path(ports_file), s3_url=_url(settings, port))
         await stop.wait()

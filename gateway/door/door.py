@@ -20,6 +20,7 @@ from gateway.door import access, answers, bodies, forms
 from gateway.door.backend import Answer, Backend, BackendUnavailable, Outgoing
 from gateway.door.keyring import Keyring, Principal
 from gateway.door.listings import filter_buckets, find_failed
+from gateway.door.metrics import DoorMetrics
 from gateway.door.rates import Rates
 from gateway.door.recording import HEAD_BYTES, Found, Recorder, path_of, read_etag, read_version
 from gateway.door.visit import Visit
@@ -71,6 +72,8 @@ class Door:
             else None
         )
         self.in_flight = 0
+        self.metrics = DoorMetrics()
+        self.metrics.in_flight.set_function(lambda: self.in_flight)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever it is."""
@@ -92,7 +95,9 @@ class Door:
                 self.in_flight -= 1
                 if visit is not None and visit.principal is not None:
                     self._rates.leave(visit.principal.access_key)
-            _log(request, visit, response, time.perf_counter() - started_at)
+            seconds = time.perf_counter() - started_at
+            _log(request, visit, response, seconds)
+            self.metrics.count(request, visit, response, seconds)
         if request.body_exists and not request.content.is_eof():
             response.force_close()  # what is left of the body must not be taken for the next request
         return response

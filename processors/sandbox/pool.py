@@ -8,6 +8,7 @@ is the runner's matter.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from types import TracebackType
 from typing import Final, Self
 
@@ -57,6 +58,8 @@ class Sandbox:
         self._children: set[Child] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.starts = 0  # of children
+        self.crashes: Counter[str] = Counter()  # of children over a photo, by reason
 
     async def __aenter__(self) -> Self:
         """Start all children. Raises ProcessorFailed if one cannot be started; then none is left."""
@@ -92,6 +95,13 @@ class Sandbox:
         Raises Unprocessable or Incomplete as the processor did, ChildCrashed, ProcessorFailed. If
         cancelled, the child is killed, because nobody knows what it is doing.
         """
+        try:
+            return await self._run(processor, source, options)
+        except ChildCrashed as crash:
+            self.crashes[crash.reason] += 1
+            raise
+
+    async def _run(self, processor: str, source: Source, options: Options) -> Outcome:
         child = await self._take()
         usable = False
         try:
@@ -168,6 +178,7 @@ class Sandbox:
     async def _start(self) -> Child:
         child = await start(self._limits)
         self._children.add(child)
+        self.starts += 1
         return child
 
 

@@ -18,7 +18,7 @@ from tests.access_keys import make_key
 from tests.faults.harness.programs import Program
 from tests.faults.harness.rates import Rate
 from tests.faults.harness.stack import Stack
-from tests.integration.test_door import Client
+from tests.integration.door_site import Client
 
 # Where it dies -> (whether the storage has the object then, whether Postgres does).
 STEPS = {

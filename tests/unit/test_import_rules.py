@@ -34,6 +34,7 @@ DIRECTIONS: dict[str, set[str]] = {
         "processors.hooks",
         "processors.sequencer",
         "processors.settings",
+        "processors.vitals",
         "processors.photos.formats",  # to look at the first bytes; it knows no imaging library
     },
     "gateway.events": {"gateway.events"},
@@ -61,6 +62,12 @@ HOMES: dict[str, set[str]] = {
     "botocore": {"storage", "safelight.embedded"},
     "taskiq": {"processors"},
     "taskiq_redis": {"processors.broker"},
+    "prometheus_client": {
+        "gateway",
+        "processors.metrics",
+        "processors.vitals",
+        "safelight.exposition",
+    },
     "redis": {"processors.broker", "processors.worker", "gateway", "safelight"},
     "aiohttp.web": {"gateway"},
     "cryptography": {"storage.sealing", "gateway.events.sns"},
