@@ -19,7 +19,7 @@ from botocore.config import Config
 
 from tests.clients import installed
 from tests.clients.client import Client
-from tests.clients.door import Certificates, Door, Surroundings
+from tests.clients.door import DOMAIN, Certificates, Door, Surroundings
 from tests.clients.endpoints import REGION, Endpoint
 from tests.servers import S3Backend, Servers
 
@@ -58,7 +58,7 @@ def storage(backend: S3Backend) -> Any:
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     folder, authority = tmp_path_factory.mktemp("certificates"), trustme.CA()
-    issued = authority.issue_cert("localhost", "127.0.0.1")
+    issued = authority.issue_cert("localhost", "127.0.0.1", DOMAIN, f"*.{DOMAIN}")
     authority.cert_pem.write_to_path(folder / "ca.pem")
     issued.private_key_pem.write_to_path(folder / "key.pem")
     for pem in issued.cert_chain_pems:

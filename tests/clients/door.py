@@ -21,11 +21,12 @@ from tests.integration.programs import Program
 from tests.servers import S3Backend, run_apart
 
 STOP_SECONDS = 20
+DOMAIN = "s3.safelight.test"  # its subdomains are buckets; no name server knows it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificates:
-    """PEM files: a CA, and a certificate for localhost and 127.0.0.1 with its key."""
+    """PEM files: a CA, and a certificate for localhost, 127.0.0.1 and DOMAIN with its key."""
 
     ca_file: str
     certificate_file: str
@@ -56,9 +57,9 @@ class Door:
             "SAFELIGHT_S3_ACCESS_KEY": around.backend.access_key,
             "SAFELIGHT_S3_SECRET_KEY": around.backend.secret_key,
             "SAFELIGHT_S3_PORT": "0",
+            "SAFELIGHT_S3_DOMAINS": DOMAIN,
             "SAFELIGHT_MASTER_KEY": around.master_key,
             "SAFELIGHT_PORTS_FILE": str(ports),
-            "SAFELIGHT_REQUESTS_PER_SECOND": "0",
             "SAFELIGHT_LOG_FORMAT": "json",
         }
         if certificates:
