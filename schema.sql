@@ -215,6 +215,47 @@ create table if not exists reconcile (
 );
 create index if not exists artifact_key on artifact (bucket, key text_pattern_ops);
 
+-- Version 3. Direct uploads: what a client who puts the bytes into the storage itself was promised, and promised. The photo
+-- is named by the transaction that records it, by whatever door (storage.uploads).
+create table if not exists upload (
+  id            uuid primary key,                       -- also in the object's metadata: the proof of where it came from
+  principal     text not null,                          -- access key that opened it
+  method        text not null check (method in ('put', 'multipart', 'post')),
+  bucket        text not null,
+  key           text not null check (octet_length(key) between 1 and 1024),
+  filename      text,
+  content_type  text,                                   -- null: nothing was promised
+  size_bytes    bigint check (size_bytes > 0),          -- null: nothing was promised
+  part_bytes    bigint check (part_bytes > 0),
+  multipart_id  text,                                   -- the storage's own id
+  created_at    timestamptz not null default now(),
+  expires_at    timestamptz not null,                   -- of the addresses
+  object_id     uuid references object (id) on delete set null,
+  aborted_at    timestamptz,
+  closed_at     timestamptz,                            -- nothing is left for the housekeeping to do
+  check ((method = 'multipart') = (multipart_id is not null)),
+  check ((method = 'multipart') = (part_bytes is not null)),
+  check (method <> 'multipart' or size_bytes is not null)
+);
+create index if not exists upload_open on upload (principal) where object_id is null and aborted_at is null;
+create index if not exists upload_unclosed on upload (expires_at) where closed_at is null;
+create index if not exists upload_unclosed_key on upload (bucket, key) where closed_at is null;
+create index if not exists upload_newest on upload (created_at desc, id desc);
+create index if not exists upload_object on upload (object_id) where object_id is not null;
+
+-- Rejected photos that are moved, or were, to the bucket for such: planned, then copied, then removed where they were.
+create table if not exists quarantine (
+  object_id   uuid primary key references object (id) on delete cascade,
+  bucket      text not null,
+  key         text not null,
+  etag        text,                                     -- of the copy
+  planned_at  timestamptz not null default now(),
+  copied_at   timestamptz,                              -- the copy was compared with the original
+  removed_at  timestamptz,
+  check ((etag is null) = (copied_at is null)),
+  check (removed_at is null or copied_at is not null)
+);
+
 -- Version 4. What happened, for others to hear; written with the change that it tells of. Places are given after the
 -- commit, by one at a time (storage.events.sequence), so that no reader passes over what commits late.
 create table if not exists event (
@@ -292,4 +333,4 @@ create table if not exists unusable_message (
 );
 create index if not exists unusable_message_reason on unusable_message (reason, id);
 
-insert into schema_version (version) values (1), (2), (4), (5), (6), (7) on conflict do nothing;
+insert into schema_version (version) values (1), (2), (3), (4), (5), (6), (7) on conflict do nothing;

@@ -20,6 +20,7 @@ from gateway.arrivals.receiving import HOOK, open_hook
 from gateway.attempts import Attempts
 from gateway.auth import Gatekeeper
 from gateway.context import CONTEXT, Context
+from gateway.direct.sweeping import sweep as sweep_uploads
 from gateway.errors import Problem
 from gateway.follower import Follower
 from gateway.limits import Limits
@@ -234,11 +235,12 @@ async def _keep_house(context: Context) -> None:
     while True:
         try:
             if not made:
-                for bucket in (context.storage.default_bucket, context.storage.derived_bucket):
+                for bucket in (context.storage.default_bucket, *context.storage.closed_buckets):
                     await context.blobs.ensure_bucket(bucket)
                 made = True
             while await catalog.sweep_garbage(context):
                 pass
+            await sweep_uploads(context)
             async with context.database.connection() as conn:
                 await idempotency.prune(conn, older_than_hours=_IDEMPOTENCY_HOURS)
                 await workers.prune(conn, older_than_seconds=3600)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from functools import partial
@@ -17,8 +18,9 @@ from gateway.errors import Problem
 from gateway.ranges import Span
 from gateway.routing import Call
 from gateway.schemas import ExifSchema, PhotoDetailSchema, PhotoPageSchema, encode_cursor
-from storage import facts, failpoints, garbage, objects
+from storage import facts, failpoints, garbage, objects, quarantine
 from storage.blobs import BlobChanged, BlobsUnavailable, NoSuchBlob
+from storage.database import Connection
 from storage.objects import PhotoFilter
 
 log = structlog.get_logger(__name__)
@@ -105,6 +107,10 @@ async def get_original(call: Call) -> web.StreamResponse:
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
     }
     tag = photo["sha256"].hex() if photo["sha256"] else photo["etag"]
+    if photo["status"] == "rejected":
+        async with call.context.database.connection() as conn:
+            if place := await quarantine.find(conn, photo["id"]):
+                photo |= {"bucket": place.bucket, "key": place.key, "etag": place.etag}
     return await _send(call, photo, tag=tag, modified=photo["created_at"], headers=headers)
 
 
@@ -117,14 +123,26 @@ async def delete_photo(call: Call) -> web.StreamResponse:
         current = await objects.find_current(conn, bucket, key)
         if current is None or current["id"] != photo["id"]:
             raise _superseded()
-        await context.blobs.delete(bucket, key)
-        await objects.mark_deleted(conn, bucket, key)
+        await _delete_original(conn, context, current)
+        await objects.mark_deleted(conn, bucket, key, from_quarantine=True)
     log.info("photo.deleted", message="A photo was deleted.", photo_id=str(photo["id"]), actor=call.actor)
     try:
         await sweep_garbage(context, bucket=bucket, key=key)
     except BlobsUnavailable:
         log.warning("photo.previews_left", message="Its previews are deleted later.", photo_id=str(photo["id"]))
     return web.Response(status=204)
+
+
+async def _delete_original(conn: Connection, context: Context, photo: dict[str, Any]) -> None:
+    """Delete a photo's bytes, in quarantine too. What lies under the key of a quarantined photo may be another's."""
+    copy = await quarantine.find_plan(conn, photo["id"])
+    if copy is None:
+        await context.blobs.delete(photo["bucket"], photo["key"])
+        return
+    await context.blobs.delete(*copy)
+    with contextlib.suppress(NoSuchBlob):
+        if (await context.blobs.head(photo["bucket"], photo["key"])).etag == photo["etag"]:
+            await context.blobs.delete(photo["bucket"], photo["key"])
 
 
 async def sweep_garbage(context: Context, *, bucket: str | None = None, key: str | None = None) -> int:

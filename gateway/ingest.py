@@ -31,9 +31,13 @@ async def record(
 
     Two writers of one key may come here in another order than they reached the storage. A door that has just written
     gives `read_etag`: the ETag that the storage has under this key now, None for no such object. It is asked only where
-    another generation is current already."""
+    another generation is current already.
+
+    What the door itself found to be no photo (`stored.rejection`) is recorded as rejected, without jobs."""
     if read_etag is not None and await _was_overwritten(conn, stored, read_etag):
         return await objects.record_superseded(conn, stored)
+    if stored.rejection is not None:
+        return await objects.record(conn, stored, ())
     processors = settings.processors_for(stored.bucket, stored.key, asked_for=asked_for)
     if not processors:
         await objects.lock_key(conn, stored.bucket, stored.key)

@@ -26,6 +26,7 @@ _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
         "example": "2026/beach.jpg",
     },
     "photo_id": {"description": "Id of a photo.", "schema": {"type": "string", "format": "uuid"}},
+    "upload_id": {"description": "Id of a direct upload.", "schema": {"type": "string", "format": "uuid"}},
     "preset": {"description": "Name of a preset.", "schema": {"type": "string"}, "example": "thumb"},
     "job_id": {"description": "Id of a job.", "schema": {"type": "integer", "format": "int64", "minimum": 1}},
     "processor": {
@@ -91,6 +92,7 @@ def describe() -> dict[str, Any]:
         tags=[
             {"name": "photos", "description": "Uploads, previews, facts."},
             {"name": "events", "description": "What happens, as it happens."},
+            {"name": "uploads", "description": "Photos that clients put into the storage themselves."},
             {"name": "queue", "description": "Stats, jobs, dead letters."},
             {"name": "session", "description": "For browsers."},
             {"name": "bucket events", "description": "What storages tell of their objects."},

@@ -19,7 +19,7 @@ from gateway.settings import GatewaySettings
 from processors import registry
 from processors.photos import formats
 from processors.settings import JobSettings
-from storage import failpoints, keys, multiparts, objects, reconciliation
+from storage import failpoints, keys, multiparts, objects, reconciliation, uploads
 from storage.blobs import BlobChanged, BlobRefused, Blobs, Head, Listed, NoSuchBlob, NoSuchBucket, OpenUpload
 from storage.database import Database
 from storage.keys import InvalidKey
@@ -53,8 +53,10 @@ class Site:
         return {hook.bucket for hook in self.jobs.hooks if hook.bucket is not None and hook.processors != ()}
 
     def lacks_jobs(self, bucket: str, row: PhotoRow) -> bool:
-        """Some processor that watches there has no job for this photo."""
-        return any(item.name not in row.processors for item in self.jobs.processors_for(bucket, row.key))
+        """Some processor that watches there has no job for this photo, which was not rejected at the door."""
+        return not (row.rejected and not row.processors) and any(
+            item.name not in row.processors for item in self.jobs.processors_for(bucket, row.key)
+        )
 
     def is_outdated(self, bucket: str, row: PhotoRow) -> bool:
         """Its previews are done, but one that its hook asks for is absent or of another version. Where nobody watches
@@ -235,6 +237,7 @@ class Repairs:
                 size_bytes=head.size_bytes,
                 content_type=content_type or head.content_type,
                 filename=keys.safe_filename(listed.key),
+                upload_id=uploads.read_id(head.metadata),
             )
             recorded = await ingest.record(conn, stored, self._site.jobs)
         if recorded is None:

@@ -89,6 +89,14 @@ class GatewaySettings:
     max_uploads: int = field(
         default=256, metadata=setting("Uploads in flight in one gateway; more get 429.", minimum=1, maximum=100_000)
     )
+    direct_upload_seconds: float = field(
+        default=3600,
+        metadata=setting("How long the addresses of a direct upload are good.", minimum=60, maximum=7 * 86400),
+    )
+    max_open_uploads: int = field(
+        default=1000,
+        metadata=setting("Direct uploads that one key may have open; more get 429.", minimum=1, maximum=1_000_000),
+    )
     requests_per_second: float = field(
         default=500, metadata=setting("Requests a second that one key may make; 0 means any.", minimum=0, maximum=1e6)
     )

@@ -65,19 +65,19 @@ class MultipartJournal:
 async def put_photo(call: Call) -> web.StreamResponse:
     """PUT /v1/photos/{bucket}/{key}: the body is the photo."""
     request, context = call.request, call.context
-    bucket = _check_bucket(request.match_info["bucket"], context)
+    bucket = check_bucket(request.match_info["bucket"], context)
     try:
         key = keys.check_key(request.match_info["key"])
     except InvalidKey as error:
         raise Problem("invalid_key", f"{str(error).capitalize()}.") from None
-    _check_reach(call.reach, bucket, key)
+    check_reach(call.reach, bucket, key)
     bodies.check_length(request, context.settings)
     assert call.principal is not None
     async with context.limits.upload(), retries.attempt(request, call.principal, context.database) as attempt:
         if attempt.answer is not None:
             retries.check_same(attempt.answer, [await _hash(request.content.read, context)])
-            return await _answer_one(call, uuid.UUID(attempt.answer[0]["id"]), replayed=True)
-        await _require_bucket(bucket, context)
+            return await answer_one(call, uuid.UUID(attempt.answer[0]["id"]), replayed=True)
+        await require_bucket(bucket, context)
         stored = await _store(
             context,
             call.reach,
@@ -89,7 +89,7 @@ async def put_photo(call: Call) -> web.StreamResponse:
             size_bytes=request.content_length,
             last=True,
         )
-    return await _answer_one(call, stored.photo_id, replayed=False)
+    return await answer_one(call, stored.photo_id, replayed=False)
 
 
 async def post_photos(call: Call) -> web.StreamResponse:
@@ -98,7 +98,7 @@ async def post_photos(call: Call) -> web.StreamResponse:
     if request.content_type != "multipart/form-data":
         raise Problem("not_a_form", "Send multipart/form-data, or PUT the bytes to /v1/photos/{bucket}/{key}.")
     bodies.check_encoding(request)
-    bucket = _check_bucket(call.query.get("bucket", context.storage.default_bucket), context)
+    bucket = check_bucket(call.query.get("bucket", context.storage.default_bucket), context)
     if not call.reach.touches(bucket):
         raise _out_of_reach(call.reach, bucket)
     assert call.principal is not None
@@ -108,7 +108,7 @@ async def post_photos(call: Call) -> web.StreamResponse:
             retries.check_same(attempt.answer, hashes)
             stored = [Stored(photo_id=uuid.UUID(item["id"]), sha256=b"") for item in attempt.answer]
             return await _answer_many(call, stored, [], replayed=True)
-        await _require_bucket(bucket, context)
+        await require_bucket(bucket, context)
         stored, errors = await _store_form(call, attempt, bucket)
     return await _answer_many(call, stored, errors, replayed=False)
 
@@ -169,7 +169,7 @@ async def _store(
     key = await attempt.assign(
         context.database, index, bucket=bucket, key=key, filename=filename, extension=body.format.extension
     )
-    _check_reach(reach, bucket, key)  # again: where the client named none, the key is known only now
+    check_reach(reach, bucket, key)  # again: where the client named none, the key is known only now
     written = await context.blobs.store(
         bucket,
         key,
@@ -247,17 +247,19 @@ async def _hash(read: bodies.Read, context: Context) -> bytes:
     return digest.digest()
 
 
-def _check_bucket(bucket: str, context: Context) -> str:
+def check_bucket(bucket: str, context: Context) -> str:
+    """The bucket's name, if photos may be stored there. Raises Problem invalid_key, derived_bucket_is_read_only."""
     try:
         keys.check_bucket(bucket)
     except InvalidKey as error:
         raise Problem("invalid_key", f"{str(error).capitalize()}.") from None
-    if bucket == context.storage.derived_bucket:
+    if bucket in context.storage.closed_buckets:
         raise Problem("derived_bucket_is_read_only", "Name another bucket.")
     return bucket
 
 
-def _check_reach(reach: Reach, bucket: str, key: str) -> None:
+def check_reach(reach: Reach, bucket: str, key: str) -> None:
+    """Raises Problem forbidden where a limited key may not store there."""
     if not reach.covers(bucket, key):
         raise _out_of_reach(reach, f"{bucket}/{key}")
 
@@ -266,15 +268,19 @@ def _out_of_reach(reach: Reach, what: str) -> Problem:
     return Problem("forbidden", f"This key is limited to {', '.join(reach.places)}, and {what} lies outside.")
 
 
-async def _require_bucket(bucket: str, context: Context) -> None:
+async def require_bucket(bucket: str, context: Context) -> None:
+    """Raises Problem no_such_bucket."""
     if not await context.blobs.has_bucket(bucket):
         raise Problem("no_such_bucket", "Create the bucket in the storage, or name one that exists.")
 
 
-async def _answer_one(call: Call, photo_id: uuid.UUID, *, replayed: bool) -> web.StreamResponse:
+async def answer_one(
+    call: Call, photo_id: uuid.UUID, *, replayed: bool = False, status: int = 201
+) -> web.StreamResponse:
+    """The photo, once it has settled or ?wait= is over. Raises Problem no_such_photo."""
     (photo,) = await _load(call, [photo_id])
     headers = {"Location": photo["links"]["self"]} | _replayed(replayed)
-    return rendering.answer(PhotoDetailSchema, photo, status=201, headers=headers)
+    return rendering.answer(PhotoDetailSchema, photo, status=status, headers=headers)
 
 
 async def _answer_many(

@@ -34,6 +34,7 @@ _URL_SCHEMES = {
     "events_redis_url": ("redis", "rediss", "unix"),
     "sqs_queue_url": ("https", "http"),
     "sqs_endpoint": ("http", "https"),
+    "s3_public_endpoint": ("http", "https"),
 }
 
 
@@ -119,9 +120,9 @@ def load(environ: Mapping[str, str], *, opens_door: bool = False) -> Settings:
 
 
 def _close_derived(found: Settings) -> Settings:
-    """With a rule that no preview is ever taken for a photo, by whatever door it comes."""
-    nobody = Hook(bucket=found.storage.derived_bucket, prefix="", processors=(), presets=None)
-    return replace(found, jobs=replace(found.jobs, hooks=(*found.jobs.hooks, nobody)))
+    """With a rule that no preview, and nothing in quarantine, is ever taken for a photo, by whatever door it comes."""
+    nobody = [Hook(bucket=name, prefix="", processors=(), presets=None) for name in found.storage.closed_buckets]
+    return replace(found, jobs=replace(found.jobs, hooks=(*found.jobs.hooks, *nobody)))
 
 
 def _section(kind: type[Any], environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
@@ -186,6 +187,8 @@ def _check_text(name: str, text: str) -> None:
         parts = urlsplit(text)
         if parts.scheme not in _URL_SCHEMES[name] or (parts.scheme != "unix" and not parts.hostname):
             raise ValueError(f"it must be a URL that begins with {_URL_SCHEMES[name][0]}://")
+    if name == "s3_public_endpoint" and (urlsplit(text).path.strip("/") or urlsplit(text).query):
+        raise ValueError("it must end with the host or its port: a path would not be what the storage sees signed")
     if name.endswith("_bucket") and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", text):
         raise ValueError("a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")
     if name == "master_key":
@@ -218,10 +221,17 @@ def _contradictions(sections: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"SAFELIGHT_DEFAULT_BUCKET and SAFELIGHT_DERIVED_BUCKET are both {source!r}. "
             "Give previews a bucket of their own."
         )
+    quarantine = storage.get("quarantine_bucket", "")
+    if quarantine and quarantine in (source, derived):
+        problems.append(
+            f"SAFELIGHT_QUARANTINE_BUCKET is {quarantine!r}, which has other things in it. Give it a bucket of its own."
+        )
     names = [preset.name for preset in jobs.get("presets", ())]
     if len(set(names)) != len(names):
         problems.append("SAFELIGHT_PRESETS names a preset twice. Give each its own name.")
-    return problems + _hook_contradictions(jobs.get("hooks", ()), jobs.get("presets", DEFAULT_PRESETS), derived)
+    return problems + _hook_contradictions(
+        jobs.get("hooks", ()), jobs.get("presets", DEFAULT_PRESETS), derived, quarantine
+    )
 
 
 def _tls_problems(gateway: Mapping[str, Any], *, opens_door: bool) -> list[str]:
@@ -239,7 +249,7 @@ def _tls_problems(gateway: Mapping[str, Any], *, opens_door: bool) -> list[str]:
     return []
 
 
-def _hook_contradictions(hooks: Sequence[Hook], presets: Sequence[Preset], derived: str) -> list[str]:
+def _hook_contradictions(hooks: Sequence[Hook], presets: Sequence[Preset], derived: str, quarantine: str) -> list[str]:
     places = Counter(hook.place for hook in hooks)
     problems = [
         f"SAFELIGHT_HOOKS names {place!r} {times} times. Write one rule for it."
@@ -249,6 +259,11 @@ def _hook_contradictions(hooks: Sequence[Hook], presets: Sequence[Preset], deriv
     if any(hook.bucket == derived for hook in hooks):
         problems.append(
             f"SAFELIGHT_HOOKS names {derived!r}, the bucket of previews (SAFELIGHT_DERIVED_BUCKET). "
+            "Leave it out: it is never watched."
+        )
+    if quarantine and any(hook.bucket == quarantine for hook in hooks):
+        problems.append(
+            f"SAFELIGHT_HOOKS names {quarantine!r}, the bucket of rejected photos (SAFELIGHT_QUARANTINE_BUCKET). "
             "Leave it out: it is never watched."
         )
     named_processors = dict.fromkeys(name for hook in hooks for name in hook.processors or ())

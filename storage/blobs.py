@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import io
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -108,6 +108,15 @@ class OpenUpload:
     key: str
     upload_id: str
     begun_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of an open multipart upload. `etag`: without quotes."""
+
+    number: int
+    size_bytes: int
+    etag: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +276,51 @@ class Blobs:
             async with self._translated():
                 await self._client.abort_multipart_upload(Bucket=bucket, Key=upload.key, UploadId=upload.upload_id)
 
+    async def begin_upload(self, bucket: str, key: str, *, content_type: str, metadata: Mapping[str, str]) -> str:
+        """Begin a multipart upload whose parts others send; its id. Raises NoSuchBucket."""
+        async with self._translated():
+            answer = await self._client.create_multipart_upload(
+                Bucket=bucket, Key=key, ContentType=content_type, Metadata=dict(metadata)
+            )
+        return str(answer["UploadId"])
+
+    async def list_parts(self, bucket: str, key: str, upload_id: str) -> list[Part]:
+        """Every part that arrived, by number: at most S3's 10,000. Raises NoSuchBlob where the upload is over."""
+        found: list[Part] = []
+        while True:
+            async with self._translated():
+                answer = await self._client.list_parts(
+                    Bucket=bucket, Key=key, UploadId=upload_id, PartNumberMarker=found[-1].number if found else 0
+                )
+            page = [
+                Part(number=item["PartNumber"], size_bytes=item["Size"], etag=item["ETag"].strip('"'))
+                for item in answer.get("Parts", [])
+            ]
+            found += page
+            if not page or not answer.get("IsTruncated"):
+                return found
+
+    async def complete_upload(self, bucket: str, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+        """Make an object of the parts, unless there is one. Raises NoSuchBlob where the upload is over (completed,
+        maybe), BlobChanged where an object is there."""
+        stated = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
+        async with self._translated():
+            await self._client.complete_multipart_upload(
+                Bucket=bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": stated}, IfNoneMatch="*"
+            )
+
+    async def copy(self, source: tuple[str, str], target: tuple[str, str], *, etag: str) -> str:
+        """Copy that very generation within the storage, from and to (bucket, key); the copy's etag. At most 5 GiB.
+        Raises NoSuchBlob, BlobChanged."""
+        async with self._translated():
+            answer = await self._client.copy_object(
+                Bucket=target[0],
+                Key=target[1],
+                CopySource={"Bucket": source[0], "Key": source[1]},
+                CopySourceIfMatch=f'"{etag}"',
+            )
+        return str(answer["CopyObjectResult"]["ETag"]).strip('"')
+
     async def read(self, bucket: str, key: str, *, etag: str, first_bytes: int | None = None) -> bytes:
         """The bytes of that very generation, or only its first ones. Raises NoSuchBlob, BlobChanged."""
         byte_range = f"bytes=0-{first_bytes - 1}" if first_bytes else None
@@ -341,11 +395,13 @@ class Blobs:
             await asyncio.shield(upload.abort())
             raise
 
-    async def delete(self, bucket: str, key: str) -> None:
-        """Delete an object; one that is gone already is no error."""
+    async def delete(self, bucket: str, key: str, *, etag: str | None = None) -> None:
+        """Delete an object; one that is gone already is no error. `etag`: only that generation, as far as the storage
+        knows conditional deletion. Raises BlobChanged where it finds another one."""
+        only = {"IfMatch": f'"{etag}"'} if etag else {}
         with contextlib.suppress(NoSuchBlob):
             async with self._translated():
-                await self._client.delete_object(Bucket=bucket, Key=key)
+                await self._client.delete_object(Bucket=bucket, Key=key, **only)
 
     async def _pieces(self, body: Any) -> AsyncIterator[bytes]:
         while True:

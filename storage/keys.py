@@ -51,6 +51,11 @@ def artifact_key(source_bucket: str, source_key: str, preset: str, extension: st
     return f"{source_bucket}/sha256-{digest}/{preset}.{extension}"
 
 
+def quarantine_key(source_bucket: str, source_key: str, photo_id: uuid.UUID) -> str:
+    """Where a rejected photo lies in the bucket for such: by its id, because its key may be another photo's by then."""
+    return f"{source_bucket}/{photo_id}/{safe_filename(source_key) or 'photo'}"
+
+
 def safe_filename(name: str | None) -> str | None:
     """The last part of a client's file name, free of control characters and of what some storages refuse; None where
     nothing is left. At most 200 bytes, its extension kept."""

@@ -7,12 +7,12 @@ version). Does no S3; what the storage really holds was read by the caller.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from storage import events
+from storage import events, uploads
 from storage.database import JOB_CHANNEL, PHOTO_CHANNEL, Connection
 
 _CURRENT = "superseded_at is null and deleted_at is null"
@@ -31,6 +31,8 @@ class StoredObject:
     version_id: str | None = None
     sha256: bytes | None = None  # 32 bytes
     filename: str | None = None
+    upload_id: uuid.UUID | None = None  # of the direct upload that its metadata names (storage.uploads.read_id)
+    rejection: Mapping[str, str] | None = None  # {code, detail}: the door sees already that it is no photo; no jobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ async def lock_key(conn: Connection, bucket: str, key: str) -> None:
 async def record_superseded(conn: Connection, stored: StoredObject) -> Recorded:
     """Keep a generation that was overwritten before it could be recorded. It gets no jobs."""
     await _insert(conn, stored, superseded=True)
+    await _settle_upload(conn, stored, stored.id)
     return Recorded(id=stored.id, created=True)
 
 
@@ -85,10 +88,12 @@ async def record(conn: Connection, stored: StoredObject, plans: Iterable[Plan]) 
             stored.sha256,
             stored.filename,
         )
+        await _settle_upload(conn, stored, current["id"])
         return Recorded(id=current["id"], created=False)
     if current:
         await conn.execute("update object set superseded_at = now() where id = $1", current["id"])
     await _insert(conn, stored)
+    await _settle_upload(conn, stored, stored.id)
     await conn.executemany(
         "insert into job (object_id, processor, version, max_attempts) values ($1, $2, $3, $4)",
         [(stored.id, plan.processor, plan.version, plan.max_attempts) for plan in plans],
@@ -189,19 +194,23 @@ async def list_current(
 
 
 async def mark_deleted(
-    conn: Connection, bucket: str, key: str, *, only_id: uuid.UUID | None = None
+    conn: Connection, bucket: str, key: str, *, only_id: uuid.UUID | None = None, from_quarantine: bool = False
 ) -> uuid.UUID | None:
     """The photo under this key is gone. Its jobs end, its artifacts become garbage. Must run in a transaction. Returns
-    its id, None where no photo was there, or not the generation `only_id`: then nothing is done."""
+    its id, None where no photo was there, or not the generation `only_id`: then nothing is done. Neither is it for a
+    photo that lies in quarantine, unless it was deleted there (`from_quarantine`): that its key is empty is no news."""
     await lock_key(conn, bucket, key)
     object_id: uuid.UUID | None = await conn.fetchval(
         f"""
         update object set deleted_at = now()
-        where bucket = $1 and key = $2 and {_CURRENT} and id = coalesce($3, id) returning id
+        where bucket = $1 and key = $2 and {_CURRENT} and id = coalesce($3, id)
+          and ($4 or not exists (select from quarantine where object_id = object.id and copied_at is not null))
+        returning id
         """,
         bucket,
         key,
         only_id,
+        from_quarantine,
     )
     if object_id is None:
         return None
@@ -228,14 +237,20 @@ async def mark_deleted(
     return object_id
 
 
+async def _settle_upload(conn: Connection, stored: StoredObject, object_id: uuid.UUID) -> None:
+    if stored.upload_id is not None:
+        await uploads.settle(conn, stored.upload_id, stored.bucket, stored.key, object_id)
+
+
 async def _insert(conn: Connection, stored: StoredObject, *, superseded: bool = False) -> None:
+    rejection = dict(stored.rejection) if stored.rejection and not superseded else None
     await conn.execute(
         """
-        insert into object (id, bucket, key, version_id, etag, sha256, size_bytes, content_type, filename,
+        insert into object (id, bucket, key, version_id, etag, sha256, size_bytes, content_type, filename, rejection,
                             status, settled_at, superseded_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9,
-                case when $10 then 'ready' else 'processing' end, case when $10 then now() end,
-                case when $10 then now() end)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11,
+                case when $11::jsonb is not null then 'rejected' when $10 then 'ready' else 'processing' end,
+                case when $10 or $11 is not null then now() end, case when $10 then now() end)
         """,
         stored.id,
         stored.bucket,
@@ -247,4 +262,5 @@ async def _insert(conn: Connection, stored: StoredObject, *, superseded: bool = 
         stored.content_type,
         stored.filename,
         superseded,
+        rejection,
     )

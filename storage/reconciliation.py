@@ -41,6 +41,7 @@ class PhotoRow:
     past_grace: bool  # older than the grace period
     previews: Mapping[str, str] | None  # preset -> version of what is there, once they are done; None: they are not
     processors: frozenset[str]  # that have a job for it, in whatever state
+    rejected: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +182,7 @@ async def list_photos(
     limit: int,
     grace_seconds: float,
 ) -> list[PhotoRow]:
-    """A window of current photos by key."""
+    """A window of current photos by key, but for those that lie in quarantine."""
     rows = await conn.fetch(
         f"""
         select object.id, object.key, object.etag,
@@ -190,10 +191,12 @@ async def list_photos(
                  select from job where job.object_id = object.id and job.processor = 'preview' and job.outcome = 'ok'
                ) then (select coalesce(jsonb_object_agg(preset, preset_version), '{{}}')
                        from artifact where artifact.object_id = object.id) end as previews,
-               array(select processor from job where job.object_id = object.id) as processors
+               array(select processor from job where job.object_id = object.id) as processors,
+               object.status = 'rejected' as rejected
         from object
         where object.bucket = $1 and object.key ~>=~ $2 and object.key ~>~ $3 and object.key ~<~ ($2::text || $6::text)
           and {_CURRENT}
+          and not exists (select from quarantine where object_id = object.id and copied_at is not null)
         order by object.key using ~<~ limit $4
         """,
         bucket,
@@ -300,7 +303,15 @@ async def remake_previews(conn: Connection, object_id: uuid.UUID, *, version: in
 
 async def find_uploads_of_ours(conn: Connection, bucket: str, keys: Sequence[str]) -> set[str]:
     """Those of these keys that an upload of ours names."""
-    rows = await conn.fetch("select key from multipart where bucket = $1 and key = any($2)", bucket, list(keys))
+    rows = await conn.fetch(
+        """
+        select key from multipart where bucket = $1 and key = any($2)
+        union
+        select key from upload where bucket = $1 and key = any($2) and method = 'multipart' and closed_at is null
+        """,
+        bucket,
+        list(keys),
+    )
     return {row["key"] for row in rows}
 
 

@@ -20,6 +20,12 @@ class StorageSettings:
     s3_endpoint: str | None = field(
         default=None, metadata=setting("URL of the S3 storage behind Safelight; unset means AWS itself.")
     )
+    s3_public_endpoint: str | None = field(
+        default=None,
+        metadata=setting(
+            "URL of that storage as clients see it, for direct uploads: scheme, host and port. Default: S3_ENDPOINT."
+        ),
+    )
     s3_region: str = field(default="us-east-1", metadata=setting("Region that requests to the storage are signed for."))
     s3_max_connections: int = field(
         default=32, metadata=setting("Connections to the storage that one process keeps.", minimum=1, maximum=1000)
@@ -36,6 +42,12 @@ class StorageSettings:
     derived_bucket: str = field(
         default="derived", metadata=setting("Bucket that previews are written to; made at the start.")
     )
+    quarantine_bucket: str = field(
+        default="",
+        metadata=setting(
+            "Bucket that rejected photos of direct uploads are moved to; unset: they stay where they are."
+        ),
+    )
     postgres_pool_size: int = field(
         default=10, metadata=setting("Postgres connections that one process keeps.", minimum=2, maximum=200)
     )
@@ -51,3 +63,14 @@ class StorageSettings:
     postgres_timeout_seconds: float = field(
         default=10, metadata=setting("How long one statement may take.", minimum=0.5, maximum=300)
     )
+
+    @property
+    def public_endpoint(self) -> str:
+        """The storage's address as clients see it, without a slash at its end."""
+        aws = f"https://s3.{self.s3_region}.amazonaws.com"
+        return (self.s3_public_endpoint or self.s3_endpoint or aws).rstrip("/")
+
+    @property
+    def closed_buckets(self) -> tuple[str, ...]:
+        """Buckets that clients store nothing into and whose objects are no photos."""
+        return (self.derived_bucket, self.quarantine_bucket) if self.quarantine_bucket else (self.derived_bucket,)

@@ -96,7 +96,7 @@ def verify(claim: Claim, fields: Iterable[Field], *, secret_key: str | None, rul
     text = claim.encoded.encode("utf-8")
     if claim.scope is not None:
         check_scope(claim.scope, claim.amz_date, rules.region, "InvalidArgument")
-    ours = _signature(secret, text, claim.scope)
+    ours = sign_policy(secret, text, claim.scope)
     if secret_key is None:
         raise S3Error("InvalidAccessKeyId", details={"AWSAccessKeyId": claim.access_key})
     if not is_same(ours, claim.signature):
@@ -126,7 +126,7 @@ def rewrite_policy(fields: Sequence[Field], policy: Policy, signer: Signer, *, n
     ]
     document = policy.document | {"conditions": [*kept, *({name: value} for name, value in ours.items())]}
     encoded = base64.b64encode(json.dumps(document).encode("utf-8")).decode("ascii")
-    signature = _signature(signer.secret_key, encoded.encode("ascii"), scope)
+    signature = sign_policy(signer.secret_key, encoded.encode("ascii"), scope)
     others = [field for field in fields if field[0].lower() not in _SIGNER_FIELDS | {"policy"}]
     return [*others, *ours.items(), ("policy", encoded), ("x-amz-signature", signature)]
 
@@ -149,7 +149,8 @@ def parse_policy(encoded: str) -> Policy:
         raise S3Error("InvalidPolicyDocument", "Invalid Policy: Invalid JSON.") from None
 
 
-def _signature(secret: str, text: bytes, scope: Scope | None) -> str:
+def sign_policy(secret: str, text: bytes, scope: Scope | None) -> str:
+    """The signature of an encoded policy: V4, or V2 without a scope."""
     if scope is None:
         return base64.b64encode(hmac.digest(secret.encode("utf-8"), text, "sha1")).decode("ascii")
     return sign(signing_key(secret, scope.date, scope.region), text)

@@ -1,6 +1,6 @@
 """Signs requests to the storage with SigV4 in the header, and says which of a client's headers may travel on.
 
-The client's own signature never does. Presigning is not done here: the storage's client does that.
+The client's own signature never does. Addresses that others may use are made elsewhere (gateway.s3.presigning).
 """
 
 from __future__ import annotations

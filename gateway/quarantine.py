@@ -1,0 +1,115 @@
+"""Moves rejected photos of direct uploads to the bucket for such, one safe step at a time.
+
+The original may be the only copy of somebody's wedding. So it is deleted only after a copy was made, compared with it
+and committed; each step may be repeated after a crash; and where anything is not as expected, nothing is deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import structlog
+
+from gateway.context import Context
+from storage import failpoints, keys, objects, quarantine
+from storage.blobs import BlobChanged, BlobRefused, Blobs, NoSuchBlob, NoSuchBucket
+from storage.quarantine import Rejected
+
+log = structlog.get_logger(__name__)
+
+_MAX_COPY_BYTES = 5 << 30  # of one request; what is larger stays where it is
+
+
+async def move_rejected(context: Context) -> int:
+    """Move what waits for it, if there is a bucket for it. Returns how many. Raises BlobsUnavailable,
+    DatabaseUnavailable."""
+    if not context.storage.quarantine_bucket:
+        return 0
+    async with context.database.connection() as conn:
+        waiting = await quarantine.pick(conn)
+    moved = 0
+    for photo in waiting:
+        try:
+            moved += await _move(photo, context)
+        except (BlobRefused, NoSuchBucket) as error:
+            log.warning(
+                "quarantine.refused",
+                message="The storage does not let a rejected photo be moved; it stays where it is.",
+                photo_id=str(photo.object_id),
+                error=repr(error),
+            )
+    return moved
+
+
+async def _move(photo: Rejected, context: Context) -> bool:
+    if photo.size_bytes > _MAX_COPY_BYTES:
+        log.warning("quarantine.too_large", message="It stays where it is.", photo_id=str(photo.object_id))
+        return False
+    if not photo.copied and not await _copy(photo, context):
+        return False
+    await _remove(photo, context)
+    log.info(
+        "photo.quarantined",
+        message="A rejected photo was moved.",
+        photo_id=str(photo.object_id),
+        bucket=photo.bucket,
+        key=photo.key,
+    )
+    return True
+
+
+async def _copy(photo: Rejected, context: Context) -> bool:
+    """A copy that is proven to hold the same bytes, and is committed as such. False: other bytes lie there by now."""
+    async with context.database.connection() as conn:
+        planned = keys.quarantine_key(photo.bucket, photo.filename or photo.key, photo.object_id)
+        await quarantine.plan(conn, photo.object_id, context.storage.quarantine_bucket, planned)
+        target = await quarantine.find_plan(conn, photo.object_id)
+        assert target is not None
+    await failpoints.reach("quarantine.planned")
+    source = (photo.bucket, photo.key)
+    try:
+        etag = await context.blobs.copy(source, target, etag=photo.etag)
+        await failpoints.reach("quarantine.copied")
+        if etag != photo.etag and not await _is_same(context.blobs, (*source, photo.etag), (*target, etag)):
+            log.error("quarantine.differs", message="The copy differs.", photo_id=str(photo.object_id))
+            return False
+    except (NoSuchBlob, BlobChanged):
+        return False  # replaced or deleted meanwhile: reconciling sees to it
+    async with context.database.connection() as conn:
+        await quarantine.mark_copied(conn, photo.object_id, etag)
+    await failpoints.reach("quarantine.copy_committed")
+    return True
+
+
+async def _remove(photo: Rejected, context: Context) -> None:
+    """Delete the original, if it is still the one that was copied, and the copy is still there."""
+    async with context.database.transaction() as conn:
+        await objects.lock_key(conn, photo.bucket, photo.key)
+        place = await quarantine.find(conn, photo.object_id)
+        assert place is not None
+        copy = await context.blobs.head(place.bucket, place.key)
+        if copy.etag != place.etag or copy.size_bytes != photo.size_bytes:
+            raise BlobRefused("QuarantinedCopyChanged")
+        try:
+            head = await context.blobs.head(photo.bucket, photo.key)
+            if head.etag == photo.etag:
+                await context.blobs.delete(photo.bucket, photo.key, etag=photo.etag)
+                await failpoints.reach("quarantine.original_deleted")
+        except (NoSuchBlob, BlobChanged):
+            pass  # an earlier try deleted it, or something new lies there
+        await quarantine.mark_removed(conn, photo.object_id)
+
+
+async def _is_same(blobs: Blobs, one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:
+    """Whether two objects, as (bucket, key, etag), hold the same bytes. Etags alone do not tell: parts change them."""
+    return await _hash(blobs, *one) == await _hash(blobs, *other)
+
+
+async def _hash(blobs: Blobs, bucket: str, key: str, etag: str) -> tuple[int, bytes]:
+    digest, size_bytes = hashlib.sha256(), 0
+    async with blobs.open(bucket, key, etag=etag) as reading:
+        async for piece in reading.pieces:
+            await asyncio.to_thread(digest.update, piece)
+            size_bytes += len(piece)
+    return size_bytes, digest.digest()
