@@ -14,7 +14,7 @@ import structlog
 from gateway.context import Context
 from storage import failpoints, keys, objects, quarantine
 from storage.blobs import BlobChanged, BlobRefused, Blobs, NoSuchBlob, NoSuchBucket
-from storage.quarantine import Rejected
+from storage.quarantine import Place, Rejected
 
 log = structlog.get_logger(__name__)
 
@@ -88,9 +88,8 @@ async def _remove(photo: Rejected, context: Context) -> None:
         await objects.lock_key(conn, photo.bucket, photo.key)
         place = await quarantine.find(conn, photo.object_id)
         assert place is not None
-        copy = await context.blobs.head(place.bucket, place.key)
-        if copy.etag != place.etag or copy.size_bytes != photo.size_bytes:
-            raise BlobRefused("QuarantinedCopyChanged")
+        if not await _is_there(context.blobs, place, photo.size_bytes):
+            raise BlobRefused("QuarantinedCopyMissing")
         try:
             head = await context.blobs.head(photo.bucket, photo.key)
             if head.etag == photo.etag:
@@ -99,6 +98,15 @@ async def _remove(photo: Rejected, context: Context) -> None:
         except (NoSuchBlob, BlobChanged):
             pass  # an earlier try deleted it, or something new lies there
         await quarantine.mark_removed(conn, photo.object_id)
+
+
+async def _is_there(blobs: Blobs, place: Place, size_bytes: int) -> bool:
+    """Whether the copy is what it was when it was compared."""
+    try:
+        copy = await blobs.head(place.bucket, place.key)
+    except NoSuchBlob:
+        return False
+    return (copy.etag, copy.size_bytes) == (place.etag, size_bytes)
 
 
 async def _is_same(blobs: Blobs, one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from safelight.embedded import Valkey
 from storage.blobs import Blobs
 from storage.database import Database
+from tests.integration.direct import start_app  # noqa: F401 - a fixture
 from tests.integration.programs import Stage
 from tests.integration.stage import environment_of, storage_settings
 from tests.servers import S3Backend

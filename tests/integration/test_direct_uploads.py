@@ -7,143 +7,23 @@ import asyncio
 import hashlib
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import aiohttp
 import pytest
-from aiohttp.test_utils import TestClient
-from yarl import URL
 
-from gateway.app import create_app
-from gateway.context import CONTEXT, Context
 from gateway.direct.sweeping import sweep
 from gateway.reconcile import list_parts, run_pass
 from gateway.repairs import Site
-from gateway.settings import GatewaySettings
-from processors.hooks import parse_hooks
-from storage import credentials, objects
+from storage import objects
 from storage.blobs import Blobs
 from storage.database import Database
-from tests.integration.stage import fetch, in_transaction, job_settings, storage_settings, value
+from tests.integration.direct import PHOTO, StartApp
+from tests.integration.stage import fetch, value
 from tests.photos import make_jpeg, padded
 from tests.servers import S3Backend, Servers
 
-PHOTO = make_jpeg(64, 48)
 MIB = 1 << 20
 BIG_PHOTO = padded(PHOTO, 11 * MIB)  # three parts of 5 MiB at most
-
-
-@dataclass(frozen=True, kw_only=True)
-class App:
-    """A gateway in this process, a key to it, and a client that knows neither of them: `send` speaks plain HTTP to the
-    storage."""
-
-    client: TestClient[Any, Any]
-    credential: credentials.Credential
-    bucket: str
-    browser: aiohttp.ClientSession
-
-    @property
-    def context(self) -> Context:
-        app = self.client.app
-        assert app is not None
-        return app[CONTEXT]
-
-    async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        bearer = {"Authorization": f"Bearer {self.credential.token}"}
-        async with await self.client.request(method, path, json=body, headers={**bearer, **headers}) as answer:
-            return answer.status, await answer.json() if answer.content_type.endswith("json") else None
-
-    async def open(self, **body: Any) -> dict[str, Any]:
-        status, upload = await self.ask("POST", "/v1/uploads", body)
-        assert status == 201, upload
-        assert isinstance(upload, dict)
-        return upload
-
-    async def complete(self, upload: Mapping[str, Any], body: Any = None) -> tuple[int, Any]:
-        return await self.ask("POST", f"/v1/uploads/{upload['id']}/complete", body)
-
-    async def look(self, upload: Mapping[str, Any]) -> dict[str, Any]:
-        status, found = await self.ask("GET", f"/v1/uploads/{upload['id']}")
-        assert status == 200, found
-        assert isinstance(found, dict)
-        return found
-
-    async def send(
-        self, url: str, body: bytes = PHOTO, headers: Mapping[str, str] | None = None, method: str = "PUT"
-    ) -> tuple[int, str]:
-        """Status and S3's error code, "" where there is none."""
-        sent = {"Content-Type": "application/octet-stream", **(headers or {})}
-        if headers is None:
-            sent.pop("Content-Type")
-        async with self.browser.request(
-            method, URL(url, encoded=True), data=body, headers=sent, skip_auto_headers=["Content-Type"]
-        ) as answer:
-            found = re.search("<Code>([^<]+)</Code>", await answer.text())
-            return answer.status, found[1] if found else ""
-
-    async def put(self, upload: Mapping[str, Any], body: bytes = PHOTO, **changed: str) -> tuple[int, str]:
-        return await self.send(upload["url"], body, {**upload["headers"], **changed})
-
-    async def post(self, upload: Mapping[str, Any], body: bytes = PHOTO, **changed: str) -> tuple[int, str]:
-        form = aiohttp.FormData()
-        for name, text in {**upload["fields"], **changed}.items():
-            form.add_field(name, text)
-        form.add_field("file", body, filename="whatever.bin", content_type="image/jpeg")
-        async with self.browser.post(upload["url"], data=form) as answer:
-            found = re.search("<Code>([^<]+)</Code>", await answer.text())
-            return answer.status, found[1] if found else ""
-
-
-Start = Callable[..., Awaitable[App]]
-
-
-@pytest.fixture
-async def start(
-    aiohttp_client: Any,
-    database: Database,
-    postgres_dsn: str,
-    redis_url: str,
-    s3_backend: S3Backend,
-    bucket_prefix: str,
-    bucket: str,
-) -> AsyncIterator[Start]:
-    """Opens a gateway with the given settings; `places` limit its key, `hooks` and `quarantine_bucket` are set."""
-    clients: list[TestClient[Any, Any]] = []
-    browser = aiohttp.ClientSession()
-
-    async def start_one(
-        *,
-        places: tuple[str, ...] = (),
-        scopes: tuple[str, ...] = ("read", "write"),
-        hooks: str = "*",
-        quarantine: bool = False,
-        **settings: Any,
-    ) -> App:
-        storage = storage_settings(
-            postgres_dsn,
-            s3_backend,
-            default_bucket=bucket,
-            derived_bucket=f"{bucket_prefix}-derived",
-            quarantine_bucket=f"{bucket_prefix}-rejected" if quarantine else "",
-        )
-        jobs = job_settings(redis_url, hooks=parse_hooks(hooks))
-        credential = credentials.generate()
-        create = partial(
-            credentials.create, credential=credential, name="test", scopes=list(scopes), places=list(places)
-        )
-        await in_transaction(database, create)
-        settings = {"reconcile_interval_seconds": 0, "reconcile_grace_seconds": 0, **settings}
-        clients.append(await aiohttp_client(create_app(GatewaySettings(**settings), jobs, storage)))
-        return App(client=clients[-1], credential=credential, bucket=bucket, browser=browser)
-
-    yield start_one
-    await browser.close()
-    for client in clients:  # before the servers that they use
-        await client.close()
 
 
 async def stored_keys(blobs: Blobs, bucket: str) -> list[str]:
@@ -165,11 +45,11 @@ async def count(database: Database, table: str) -> int:
 
 
 async def test_a_photo_is_put_into_the_storage_itself(
-    start: Start, blobs: Blobs, database: Database, bucket: str
+    start_app: StartApp, blobs: Blobs, database: Database, bucket: str
 ) -> None:
     """Open, PUT by plain HTTP, complete: one photo with its jobs, under a key of the server's; what the storage keeps
     is of the agreed kind; `complete` again answers the same photo, 200."""
-    app = await start()
+    app = await start_app()
     upload = await app.open(filename="Übung 1.jpg", content_type="image/jpeg", size_bytes=len(PHOTO))
     assert upload["status"] == "open"
     assert re.fullmatch(rf"uploads/\d{{4}}/\d\d/\d\d/{upload['id']}/Übung 1\.jpg", upload["key"])
@@ -187,10 +67,10 @@ async def test_a_photo_is_put_into_the_storage_itself(
     assert (await count(database, "object"), await count(database, "job")) == (1, 2)
 
 
-async def test_a_form_is_posted_to_the_storage_itself(start: Start, blobs: Blobs, bucket: str) -> None:
+async def test_a_form_is_posted_to_the_storage_itself(start_app: StartApp, blobs: Blobs, bucket: str) -> None:
     """The fields of the answer and a file make a form that the storage takes; completing it makes the photo, under the
     key that the client named."""
-    app = await start()
+    app = await start_app()
     upload = await app.open(method="post", key="albums/größe & mehr.jpg", size_bytes=len(PHOTO))
     assert await app.post(upload) == (201, "")
     status, photo = await app.complete(upload)
@@ -198,10 +78,10 @@ async def test_a_form_is_posted_to_the_storage_itself(start: Start, blobs: Blobs
     assert (await blobs.head(bucket, photo["key"])).metadata["safelight-upload"] == upload["id"]
 
 
-async def test_a_large_photo_comes_in_parts(start: Start, blobs: Blobs, database: Database, bucket: str) -> None:
+async def test_a_large_photo_comes_in_parts(start_app: StartApp, blobs: Blobs, database: Database, bucket: str) -> None:
     """Parts in any order, addresses page by page or by number; what arrived is told, what is missing or not the part
     that was named is refused by its number; completed again, with a list of parts or without, it is the same photo."""
-    app = await start()
+    app = await start_app()
     upload = await app.open(method="multipart", key="big.jpg", size_bytes=len(BIG_PHOTO), part_bytes=5 * MIB)
     assert [part["size_bytes"] for part in upload["parts"]] == [5 * MIB, 5 * MIB, MIB]
     pieces = [BIG_PHOTO[:5_242_880], BIG_PHOTO[5_242_880:10_485_760], BIG_PHOTO[10_485_760:]]
@@ -231,9 +111,9 @@ async def test_a_large_photo_comes_in_parts(start: Start, blobs: Blobs, database
     assert await count(database, "multipart") == 0
 
 
-async def test_parts_are_bounded_as_s3_bounds_them(start: Start) -> None:
+async def test_parts_are_bounded_as_s3_bounds_them(start_app: StartApp) -> None:
     """A multipart upload needs its size, takes parts of 5 MiB to 5 GiB, and so large ones that 10,000 are enough."""
-    app = await start(max_upload_bytes=48 << 30)
+    app = await start_app(max_upload_bytes=48 << 30)
     upload = await app.open(method="multipart", size_bytes=40 << 30)
     assert (upload["part_count"] <= 10_000, upload["part_bytes"] % MIB, len(upload["parts"])) == (True, 0, 100)
     assert (await app.open(method="multipart", size_bytes=20 * MIB))["part_count"] == 3
@@ -252,10 +132,10 @@ async def test_parts_are_bounded_as_s3_bounds_them(start: Start) -> None:
     "change", ["key", "expiry", "metadata", "type", "size", "method", "signature", "unconditional", "bucket"]
 )
 async def test_a_changed_address_is_refused_by_the_storage(
-    start: Start, blobs: Blobs, bucket: str, bucket_prefix: str, change: str
+    start_app: StartApp, blobs: Blobs, bucket: str, bucket_prefix: str, change: str
 ) -> None:
     """Whoever changes anything of a PUT's address or of the headers that go with it stores nothing."""
-    app = await start()
+    app = await start_app()
     upload = await app.open(key="a.jpg", content_type="image/jpeg", size_bytes=len(PHOTO))
     url, headers, body, method = upload["url"], dict(upload["headers"]), PHOTO, "PUT"
     match change:
@@ -294,19 +174,19 @@ async def test_a_changed_address_is_refused_by_the_storage(
     ],
 )
 async def test_a_changed_form_is_refused_by_the_storage(
-    start: Start, blobs: Blobs, bucket: str, field: str, text: str, refusal: str
+    start_app: StartApp, blobs: Blobs, bucket: str, field: str, text: str, refusal: str
 ) -> None:
     """Whoever changes a field of a form stores nothing."""
-    app = await start()
+    app = await start_app()
     upload = await app.open(method="post", key="a.jpg")
     assert await app.post(upload, **{field: text}) == (403, refusal)
     assert await stored_keys(blobs, bucket) == []
     assert await app.post(upload) == (201, "")
 
 
-async def test_a_form_holds_to_the_promised_size(start: Start, blobs: Blobs, bucket: str) -> None:
+async def test_a_form_holds_to_the_promised_size(start_app: StartApp, blobs: Blobs, bucket: str) -> None:
     """One byte more or less than was promised, and more than may ever be sent, is refused by the storage."""
-    app = await start(max_upload_bytes=2 * len(PHOTO))
+    app = await start_app(max_upload_bytes=2 * len(PHOTO))
     promised, open_ended = await app.open(method="post", size_bytes=len(PHOTO)), await app.open(method="post")
     assert (await app.post(promised, PHOTO + b"x"))[1] == "EntityTooLarge"
     assert (await app.post(promised, PHOTO[:-1]))[1] == "EntityTooSmall"
@@ -314,10 +194,10 @@ async def test_a_form_holds_to_the_promised_size(start: Start, blobs: Blobs, buc
     assert await stored_keys(blobs, bucket) == []
 
 
-async def test_what_never_arrived_is_told_so(start: Start, database: Database) -> None:
+async def test_what_never_arrived_is_told_so(start_app: StartApp, database: Database) -> None:
     """`complete` before the bytes: 409 that says where to send them and until when; nothing is recorded, and it may be
     completed once they are there."""
-    app = await start()
+    app = await start_app()
     for method, hint in (("put", "PUT the bytes"), ("post", "POST the form")):
         upload = await app.open(method=method)
         status, problem = await app.complete(upload)
@@ -329,10 +209,10 @@ async def test_what_never_arrived_is_told_so(start: Start, database: Database) -
     assert (await app.complete(upload))[0] == 201
 
 
-async def test_nothing_is_ever_replaced(start: Start, blobs: Blobs, bucket: str, database: Database) -> None:
+async def test_nothing_is_ever_replaced(start_app: StartApp, blobs: Blobs, bucket: str, database: Database) -> None:
     """A key that is taken is refused; of two uploads to one key the storage takes the first, the other is told that
     something else lies there, and the photo is the first one's."""
-    app = await start()
+    app = await start_app()
     first, second = await app.open(key="a.jpg"), await app.open(key="a.jpg")
     other = make_jpeg(48, 64)
     assert await app.put(first) == (200, "")
@@ -362,11 +242,11 @@ async def test_nothing_is_ever_replaced(start: Start, blobs: Blobs, bucket: str,
     ],
 )
 async def test_what_is_not_the_promised_photo_is_recorded_as_rejected(
-    start: Start, database: Database, body: bytes, opened: dict[str, Any], code: str
+    start_app: StartApp, database: Database, body: bytes, opened: dict[str, Any], code: str
 ) -> None:
     """It is a photo with the status rejected and the reason, at once and without any job; completing it again says the
     same, and it can be deleted."""
-    app = await start(max_upload_bytes=4000)
+    app = await start_app(max_upload_bytes=4000)
     upload = await app.open(key="odd.jpg", **opened)
     assert await app.put(upload, body) == (200, "")
     status, photo = await app.complete(upload)
@@ -381,9 +261,9 @@ async def test_what_is_not_the_promised_photo_is_recorded_as_rejected(
     assert await count(database, "job") == 0
 
 
-async def test_a_size_that_the_storage_let_pass_is_noticed(start: Start, database: Database) -> None:
+async def test_a_size_that_the_storage_let_pass_is_noticed(start_app: StartApp, database: Database) -> None:
     """Where other bytes arrived than were promised, in spite of the signature, the photo is rejected as wrong_size."""
-    app = await start()
+    app = await start_app()
     upload = await app.open(key="a.jpg")
     assert await app.put(upload) == (200, "")
     async with database.connection() as conn:  # what a storage does that does not look at signed lengths
@@ -392,9 +272,9 @@ async def test_a_size_that_the_storage_let_pass_is_noticed(start: Start, databas
     assert (photo["status"], photo["rejection"]["code"]) == ("rejected", "wrong_size")
 
 
-async def test_many_at_once_complete_one_photo(start: Start, database: Database) -> None:
+async def test_many_at_once_complete_one_photo(start_app: StartApp, database: Database) -> None:
     """Twenty `complete`s at a time: one photo with one set of jobs, the same for everybody, created once."""
-    app = await start()
+    app = await start_app()
     upload = await app.open()
     await app.put(upload)
     answers = await asyncio.gather(*(app.complete(upload) for _ in range(20)))
@@ -403,10 +283,10 @@ async def test_many_at_once_complete_one_photo(start: Start, database: Database)
     assert (await count(database, "object"), await count(database, "job")) == (1, 2)
 
 
-async def test_a_lost_answer_of_the_storage_costs_nothing(start: Start, blobs: Blobs, bucket: str) -> None:
+async def test_a_lost_answer_of_the_storage_costs_nothing(start_app: StartApp, blobs: Blobs, bucket: str) -> None:
     """Parts that were put together by a `complete` whose answer never came are found by the next one; a PUT that is
     sent again is refused as done, and completes."""
-    app = await start()
+    app = await start_app()
     big = await app.open(method="multipart", key="big.jpg", size_bytes=6 * MIB, part_bytes=5 * MIB)
     body = padded(PHOTO, 6 * MIB)
     for part, piece in zip(big["parts"], (body[: 5 * MIB], body[5 * MIB :]), strict=True):
@@ -421,9 +301,9 @@ async def test_a_lost_answer_of_the_storage_costs_nothing(start: Start, blobs: B
     assert (await app.complete(small))[0] == 201
 
 
-async def test_the_storage_away_is_503_and_passes(start: Start, servers: Servers) -> None:
+async def test_the_storage_away_is_503_and_passes(start_app: StartApp, servers: Servers) -> None:
     """While the storage is down opening and `complete` are answered 503; the upload stays open, and completes after."""
-    app = await start()
+    app = await start_app()
     upload = await app.open(key="a.jpg")
     await app.put(upload)
     servers.seaweedfs.kill()
@@ -433,10 +313,10 @@ async def test_the_storage_away_is_503_and_passes(start: Start, servers: Servers
     assert (await app.complete(upload))[0] == 201
 
 
-async def test_reconcile_settles_what_nobody_completed(start: Start, database: Database, bucket: str) -> None:
+async def test_reconcile_settles_what_nobody_completed(start_app: StartApp, database: Database, bucket: str) -> None:
     """An object that arrived without `complete` is recorded by a pass of reconcile, and with it, in one transaction,
     its upload: `complete` then answers that photo, and the next pass finds nothing."""
-    app = await start()
+    app = await start_app()
     upload = await app.open()
     await app.put(upload)
     context = app.context
@@ -463,11 +343,11 @@ async def test_reconcile_settles_what_nobody_completed(start: Start, database: D
 
 
 async def test_the_sweep_records_what_arrived_and_closes_the_rest(
-    start: Start, blobs: Blobs, database: Database, bucket: str
+    start_app: StartApp, blobs: Blobs, database: Database, bucket: str
 ) -> None:
     """Once the addresses have ended: what lies in the storage becomes a photo even where nobody watches, parts that are
     all there are put together, the others are aborted, and what never came is closed."""
-    app = await start(hooks="*:none")
+    app = await start_app(hooks="*:none")
     came, never, half, whole = (
         await app.open(key="came.jpg"),
         await app.open(key="never.jpg"),
@@ -502,10 +382,12 @@ async def test_the_sweep_records_what_arrived_and_closes_the_rest(
     assert (await app.ask("POST", f"/v1/uploads/{half['id']}/parts", {}))[1]["code"] == "upload_not_open"
 
 
-async def test_an_aborted_upload_leaves_nothing(start: Start, blobs: Blobs, database: Database, bucket: str) -> None:
+async def test_an_aborted_upload_leaves_nothing(
+    start_app: StartApp, blobs: Blobs, database: Database, bucket: str
+) -> None:
     """DELETE takes back what arrived, parts too, and the upload is gone; a photo that is stored is not touched, and
     neither is what somebody else put under the key."""
-    app = await start()
+    app = await start_app()
     arrived, parts, stored, taken = (
         await app.open(key="arrived.jpg"),
         await app.open(method="multipart", key="parts.jpg", size_bytes=6 * MIB, part_bytes=5 * MIB),
@@ -532,12 +414,12 @@ async def test_an_aborted_upload_leaves_nothing(start: Start, blobs: Blobs, data
 
 
 async def test_a_limited_key_uploads_within_its_places_alone(
-    start: Start, blobs: Blobs, bucket: str, bucket_prefix: str
+    start_app: StartApp, blobs: Blobs, bucket: str, bucket_prefix: str
 ) -> None:
     """A key elsewhere, one that the server would choose elsewhere, and the closed buckets are refused before anything
     is signed; uploads of others elsewhere do not exist for it."""
     await blobs.ensure_bucket(f"{bucket_prefix}-rejected")
-    host, guest = await start(quarantine=True), await start(places=(f"{bucket}/weddings/",), quarantine=True)
+    host, guest = await start_app(quarantine=True), await start_app(places=(f"{bucket}/weddings/",), quarantine=True)
     assert (await guest.open(key="weddings/a.jpg"))["key"] == "weddings/a.jpg"
     for body, code in (
         ({"key": "parties/a.jpg"}, "forbidden"),
@@ -555,14 +437,14 @@ async def test_a_limited_key_uploads_within_its_places_alone(
     for method, suffix in (("GET", ""), ("DELETE", ""), ("POST", "/complete"), ("POST", "/parts")):
         assert (await guest.ask(method, path + suffix))[1]["code"] == "no_such_upload"
     assert [item["key"] for item in (await guest.ask("GET", "/v1/uploads"))[1]["uploads"]] == ["weddings/a.jpg"]
-    reader = await start(scopes=("read",))
+    reader = await start_app(scopes=("read",))
     assert (await reader.ask("POST", "/v1/uploads", {}))[0] == 403
     assert "url" not in (await reader.ask("GET", path))[1]
 
 
-async def test_requests_that_promise_nonsense_are_told(start: Start) -> None:
+async def test_requests_that_promise_nonsense_are_told(start_app: StartApp) -> None:
     """Unknown kinds, too many bytes, parts without parts and a bucket that is not there are refused at once."""
-    app = await start(max_upload_bytes=6 << 30)
+    app = await start_app(max_upload_bytes=6 << 30)
     for body, status, code in (
         ({"content_type": "video/mp4"}, 415, "unsupported_format"),
         ({"size_bytes": 7 << 30}, 413, "too_large"),
@@ -576,9 +458,11 @@ async def test_requests_that_promise_nonsense_are_told(start: Start) -> None:
     assert (await app.open(content_type="image/jpg"))["content_type"] == "image/jpeg"
 
 
-async def test_an_idempotency_key_opens_one_upload(start: Start, blobs: Blobs, database: Database, bucket: str) -> None:
+async def test_an_idempotency_key_opens_one_upload(
+    start_app: StartApp, blobs: Blobs, database: Database, bucket: str
+) -> None:
     """A retry is answered with the first upload and good addresses; another body under the same key is refused."""
-    app = await start()
+    app = await start_app()
     for body in ({"filename": "a.jpg"}, {"method": "multipart", "size_bytes": 20 * MIB}):
         key = {"Idempotency-Key": body.get("method", "put")}
         _, first = await app.ask("POST", "/v1/uploads", body, **key)
@@ -591,15 +475,15 @@ async def test_an_idempotency_key_opens_one_upload(start: Start, blobs: Blobs, d
     assert len(await multiparts_in(blobs, bucket)) == 1
 
 
-async def test_a_key_may_have_so_many_open(start: Start, blobs: Blobs, bucket: str) -> None:
+async def test_a_key_may_have_so_many_open(start_app: StartApp, blobs: Blobs, bucket: str) -> None:
     """More than the limit get 429, of whatever method, and leave nothing behind; completed and aborted ones count no
     more; another key has its own."""
-    app = await start(max_open_uploads=2)
+    app = await start_app(max_open_uploads=2)
     first, second = await app.open(), await app.open()
     for method in ("put", "multipart"):
         status, problem = await app.ask("POST", "/v1/uploads", {"method": method, "size_bytes": 20 * MIB})
         assert (status, problem["code"]) == (429, "too_many_open_uploads")
-    other = await start(max_open_uploads=2)
+    other = await start_app(max_open_uploads=2)
     assert (await other.open())["status"] == "open"
     await app.put(first)
     assert (await app.complete(first))[0] == 201
@@ -611,9 +495,9 @@ async def test_a_key_may_have_so_many_open(start: Start, blobs: Blobs, bucket: s
     assert len(await multiparts_in(blobs, bucket)) == 2
 
 
-async def test_uploads_are_listed_page_by_page(start: Start) -> None:
+async def test_uploads_are_listed_page_by_page(start_app: StartApp) -> None:
     """Newest first, by status, bucket and beginning of the key, each once."""
-    app = await start()
+    app = await start_app()
     opened = [await app.open(key=f"{'ab'[n % 2]}/{n}.jpg") for n in range(5)]
     await app.put(opened[0])
     await app.complete(opened[0])
@@ -629,9 +513,9 @@ async def test_uploads_are_listed_page_by_page(start: Start) -> None:
         assert [item["key"] for item in (await app.ask("GET", f"/v1/uploads?{query}"))[1]["uploads"]] == keys
 
 
-async def test_addresses_name_the_storage_as_clients_see_it(start: Start, s3_backend: S3Backend) -> None:
+async def test_addresses_name_the_storage_as_clients_see_it(start_app: StartApp, s3_backend: S3Backend) -> None:
     """With SAFELIGHT_S3_PUBLIC_ENDPOINT the signed host is that one, for all three methods."""
-    app = await start()
+    app = await start_app()
     object.__setattr__(app.context.storage, "s3_public_endpoint", "https://photos.example.org/")
     put, form, parts = (
         await app.open(key="a b.jpg"),
@@ -643,9 +527,11 @@ async def test_addresses_name_the_storage_as_clients_see_it(start: Start, s3_bac
     assert all(part["url"].startswith("https://photos.example.org/") for part in parts["parts"])
 
 
-async def test_an_event_without_proof_is_settled_by_complete(start: Start, database: Database, bucket: str) -> None:
+async def test_an_event_without_proof_is_settled_by_complete(
+    start_app: StartApp, database: Database, bucket: str
+) -> None:
     """A photo that a door recorded without naming the upload gets its upload by `complete`, and no second row."""
-    app = await start()
+    app = await start_app()
     upload = await app.open(key="a.jpg")
     await app.put(upload)
     head = await app.context.blobs.head(bucket, "a.jpg")
