@@ -99,6 +99,8 @@ async def record(conn: Connection, stored: StoredObject, plans: Iterable[Plan]) 
         [(stored.id, plan.processor, plan.version, plan.max_attempts) for plan in plans],
     )
     await events.tell(conn, "photo.stored", stored.id, {"replaces": str(current["id"])} if current else None)
+    if stored.rejection is not None:
+        await events.tell_verdict(conn, stored.id)
     await conn.execute("select pg_notify($1, ''), pg_notify($2, $3)", JOB_CHANNEL, PHOTO_CHANNEL, str(stored.id))
     return Recorded(id=stored.id, created=True)
 

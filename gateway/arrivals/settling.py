@@ -20,7 +20,7 @@ from gateway.events.staleness import Looks
 from processors.photos import formats
 from processors.photos.formats import Format
 from processors.settings import JobSettings
-from storage import failpoints, keys, objects
+from storage import failpoints, keys, objects, uploads
 from storage.blobs import BlobRefused, Blobs, BlobsUnavailable, Head, NoSuchBlob, NoSuchBucket
 from storage.database import Database
 from storage.keys import InvalidKey
@@ -176,6 +176,7 @@ class Settler:
                 size_bytes=head.size_bytes,
                 content_type=photo_format.content_type,
                 filename=keys.safe_filename(key),
+                upload_id=uploads.read_id(head.metadata),
             )
             recorded = await ingest.record(conn, stored, self._jobs)
             await failpoints.reach("tx.before_commit")
@@ -208,6 +209,8 @@ class Settler:
                 return Ignorance.BUCKET_MISSING
             photo_id = await objects.mark_deleted(conn, bucket, key)
             await failpoints.reach("tx.before_commit")
+        if photo_id is None:  # it lies in quarantine, and we emptied its key ourselves
+            return Outcome.KNOWN
         log.info(
             "photo.removed",
             message="A photo was removed from the storage.",

@@ -44,8 +44,8 @@ def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
 
 
 def test_every_address_of_the_router_is_in_the_document(document: dict[str, Any]) -> None:
-    """The paths of the document are those of the table of routes, no more and no fewer."""
-    source = (ROOT / "gateway" / "routes.py").read_text("utf-8")
+    """The paths of the document are those of the tables of routes, no more and no fewer."""
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "gateway").rglob("routes.py"))
     rows = re.findall(r'method="(\w+)",\s+path="([^"]+)"', source)
     routed = {(method.lower(), re.sub(r"\{(\w+)(?::[^}]*)?\}", r"{\1}", path)) for method, path in rows}
     assert len(routed) == len(rows) == source.count("handler=")
