@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from enum import Enum
 from functools import partial
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any
@@ -32,6 +33,13 @@ app = typer.Typer(
     "[b]gateway[/b] and as many [b]worker[/b]s as you like. [b]settings[/b] lists what can be set by the environment.",
 )
 app.add_typer(keys.keys_app, name="keys")
+
+
+class EventSource(Enum):
+    """What `safelight events` can read."""
+
+    MINIO_REDIS = "minio-redis"
+    SQS = "sqs"
 
 
 def main() -> None:
@@ -109,6 +117,38 @@ def worker() -> None:
 
     settings = _settings()
     console.run(work(settings.jobs, settings.storage, expose=partial(exposition.serving, settings.process)))
+
+
+@app.command()
+def events(
+    source: Annotated[EventSource, typer.Option(help="Where the events lie.", show_default=False)],
+) -> None:
+    """Record photos that were written straight to the storage, from a queue of its events.
+
+    Storages that can push need this not: they send to POST /hooks/bucket-events of a gateway.
+
+      [b]minio-redis[/b]  the list that MinIO's Redis target pushes to, format `access`: SAFELIGHT_EVENTS_REDIS_URL and
+      SAFELIGHT_EVENTS_REDIS_KEY
+
+      [b]sqs[/b]          a queue that AWS S3 sends to, by itself or through SNS: SAFELIGHT_SQS_QUEUE_URL
+
+    Each event is taken out of its queue when what it tells is committed, not before.
+    Run as many as you like. SIGTERM lets each finish what it has in hand, or give it back.
+    """
+    from gateway.arrivals.minio_list import WrongKind
+    from gateway.arrivals.serving import serve_events
+    from storage.sqs import NoSuchQueue
+
+    found = _settings()
+    if source is EventSource.SQS and not found.gateway.sqs_queue_url:
+        console.fail("SAFELIGHT_SQS_QUEUE_URL is not set. Set it to the address of the queue, as AWS shows it.")
+    try:
+        expose = partial(exposition.serving, found.process)
+        console.run(serve_events(source.value, found.gateway, found.jobs, found.storage, expose=expose))
+    except WrongKind as error:
+        console.fail(str(error))
+    except NoSuchQueue:
+        console.fail(f"There is no queue {found.gateway.sqs_queue_url}. Correct SAFELIGHT_SQS_QUEUE_URL.")
 
 
 @app.command()

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safelight.embedded.identity import child_setup
@@ -17,11 +17,13 @@ from safelight.embedded.server import descendants
 class Program:
     """One `safelight gateway` or `safelight worker`. Must be started from the main thread, which it dies with."""
 
-    def __init__(self, name: str, environment: Mapping[str, str], log_path: Path) -> None:
+    def __init__(
+        self, name: str, environment: Mapping[str, str], log_path: Path, *, options: Sequence[str] = ()
+    ) -> None:
         self.name, self._log_path = name, log_path
         with log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                (sys.executable, "-m", "safelight", name),
+                (sys.executable, "-m", "safelight", name, *options),
                 env={"PATH": os.defpath, **environment},
                 stdout=log,
                 stderr=log,
