@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,14 +71,20 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     )
 
 
+@contextmanager
+def make_surroundings(servers: Servers, **more: str) -> Iterator[Surroundings]:
+    """The storage, Valkey, and a database of its own."""
+    name = servers.make_database()
+    postgres_dsn = servers.postgres.dsn_of(name)
+    yield Surroundings(postgres_dsn=postgres_dsn, redis_url=servers.valkey.url, backend=servers.s3_backend, **more)
+    servers.heal()
+    servers.drop_database(name)
+
+
 @pytest.fixture(scope="session")
-def around(_session_servers: Servers, backend: S3Backend) -> Iterator[Surroundings]:
-    """The storage, Valkey, and a database of the doors' own."""
-    name = _session_servers.make_database()
-    postgres_dsn = _session_servers.postgres.dsn_of(name)
-    yield Surroundings(postgres_dsn=postgres_dsn, redis_url=_session_servers.valkey.url, backend=backend)
-    _session_servers.heal()
-    _session_servers.drop_database(name)
+def around(_session_servers: Servers) -> Iterator[Surroundings]:
+    with make_surroundings(_session_servers) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,21 @@ class Surroundings:
     postgres_dsn: str
     redis_url: str
     backend: S3Backend
+    derived_bucket: str = "derived"
     master_key: str = field(default_factory=lambda: base64.b64encode(secrets.token_bytes(32)).decode(), repr=False)
+
+    def environment(self) -> dict[str, str]:
+        """What programs are told of it."""
+        return {
+            "SAFELIGHT_POSTGRES_DSN": self.postgres_dsn,
+            "SAFELIGHT_REDIS_URL": self.redis_url,
+            "SAFELIGHT_S3_ENDPOINT": self.backend.endpoint,
+            "SAFELIGHT_S3_ACCESS_KEY": self.backend.access_key,
+            "SAFELIGHT_S3_SECRET_KEY": self.backend.secret_key,
+            "SAFELIGHT_DERIVED_BUCKET": self.derived_bucket,
+            "SAFELIGHT_MASTER_KEY": self.master_key,
+            "SAFELIGHT_LOG_FORMAT": "json",
+        }
 
 
 class Door:
@@ -51,16 +65,10 @@ class Door:
         self._postgres_dsn = around.postgres_dsn
         self._log, ports = folder / "door.log", folder / "ports.json"
         environment = {
-            "SAFELIGHT_POSTGRES_DSN": around.postgres_dsn,
-            "SAFELIGHT_REDIS_URL": around.redis_url,
-            "SAFELIGHT_S3_ENDPOINT": around.backend.endpoint,
-            "SAFELIGHT_S3_ACCESS_KEY": around.backend.access_key,
-            "SAFELIGHT_S3_SECRET_KEY": around.backend.secret_key,
+            **around.environment(),
             "SAFELIGHT_S3_PORT": "0",
             "SAFELIGHT_S3_DOMAINS": DOMAIN,
-            "SAFELIGHT_MASTER_KEY": around.master_key,
             "SAFELIGHT_PORTS_FILE": str(ports),
-            "SAFELIGHT_LOG_FORMAT": "json",
         }
         if certificates:
             environment["SAFELIGHT_S3_TLS_CERT"] = certificates.certificate_file

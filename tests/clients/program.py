@@ -17,14 +17,14 @@ class Program:
     def __init__(self, *command: str, environment: Mapping[str, str]) -> None:
         self._command, self._environment = command, dict(environment)
 
-    def run(self, *arguments: str, pipe: Path | None = None) -> bytes:
+    def run(self, *arguments: str, pipe: Path | None = None, seconds: float = COMMAND_SECONDS) -> bytes:
         """`pipe`: a file whose bytes the program gets through a pipe."""
         done = subprocess.run(
             [*self._command, *arguments],
             env=self._environment,
             input=pipe.read_bytes() if pipe else b"",
             capture_output=True,
-            timeout=COMMAND_SECONDS,
+            timeout=seconds,
             check=False,
         )
         if done.returncode != 0:
