@@ -277,6 +277,67 @@ create table if not exists event_line (
   pruned_seq  bigint not null default 0                       -- up to here events were forgotten
 );
 insert into event_line (one) values (true) on conflict do nothing;
+-- Who is told of events by HTTP. A secret is sealed with the master key (storage.sealing); the old one signs as well until
+-- its time is over.
+create table if not exists webhook (
+  id                 uuid primary key,
+  name               text not null default '',
+  url                text not null check (length(url) between 1 and 2048),
+  types              text[] not null default '{}',        -- empty: all
+  bucket             text,                                -- null: any
+  prefix             text not null default '',
+  sealed_secret      bytea not null,
+  sealed_old_secret  bytea,
+  old_secret_until   timestamptz,
+  created_by         text not null,
+  created_at         timestamptz not null default now(),
+  updated_at         timestamptz not null default now(),
+  disabled_at        timestamptz,
+  disabled_reason    text check (disabled_reason in ('asked', 'gone')),   -- gone: it answered 410
+  failing_since      timestamptz,                         -- the first failure since the last success
+  check ((disabled_at is null) = (disabled_reason is null)),
+  check ((sealed_old_secret is null) = (old_secret_until is null))
+);
+-- One event for one webhook: made in the transaction that gives the event its place, then claimed like a job.
+create table if not exists delivery (
+  id           bigint generated always as identity primary key,
+  webhook_id   uuid not null references webhook (id) on delete cascade,
+  event_id     text not null,
+  type         text not null,
+  body         jsonb not null,                                    -- what is sent, however long the event is kept
+  state        text not null default 'ready' check (state in ('ready', 'running', 'delivered', 'dead', 'discarded')),
+  attempt      int not null default 0 check (attempt >= 0),       -- since it was made or last redelivered
+  token        bigint not null default 0,                         -- all attempts; fences off whoever claimed it before
+  run_at       timestamptz not null default now(),
+  lease_until  timestamptz,
+  status_code  int,                                               -- of the last answer
+  error_code   text,                                              -- of the last failure
+  error        text,
+  created_at   timestamptz not null default now(),
+  finished_at  timestamptz,
+  check ((state = 'running') = (lease_until is not null)),
+  check ((state in ('delivered', 'dead', 'discarded')) = (finished_at is not null))
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+create index if not exists delivery_due on delivery (webhook_id, run_at, id) where state = 'ready';
+create index if not exists delivery_lease on delivery (lease_until) where state = 'running';
+create index if not exists delivery_newest on delivery (webhook_id, id desc);
+create index if not exists delivery_tally on delivery (webhook_id, state);
+create index if not exists delivery_finished on delivery (finished_at) where finished_at is not null;
+create table if not exists delivery_attempt (
+  delivery_id  bigint not null references delivery (id) on delete cascade,
+  token        bigint not null,
+  worker       text not null,
+  started_at   timestamptz not null default now(),
+  ended_at     timestamptz,
+  outcome      text check (outcome in ('delivered', 'failed', 'dead', 'snoozed', 'released', 'expired')),
+  status_code  int,
+  error_code   text,
+  error        text,
+  response     text,                                              -- the beginning of the answer's body
+  retry_at     timestamptz,                                       -- null: no further attempt was planned
+  primary key (delivery_id, token),
+  check ((ended_at is null) = (outcome is null))
+);
 
 -- Version 5. Processors that people paused, what people did, and dead letters that failed alike.
 create table if not exists pause (

@@ -39,7 +39,8 @@ from processors.dispatch import Dispatcher
 from processors.sequencer import Sequencer
 from processors.settings import JobSettings
 from processors.vitals import Expose, expose_nothing
-from storage import events, idempotency, multiparts, workers
+from processors.webhooks.settings import WebhookSettings
+from storage import deliveries, events, idempotency, multiparts, workers
 from storage.blobs import BlobRefused, Blobs, BlobsUnavailable
 from storage.database import EVENT_CHANNEL, JOB_CHANNEL, PHOTO_CHANNEL, Database, DatabaseUnavailable, Listener
 from storage.memory import MemoryBudget, return_freed_buffers
@@ -55,12 +56,17 @@ _IDEMPOTENCY_HOURS = 24.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def create_app(settings: GatewaySettings, jobs: JobSettings, storage: StorageSettings) -> web.Application:
+def create_app(
+    settings: GatewaySettings,
+    jobs: JobSettings,
+    storage: StorageSettings,
+    webhooks: WebhookSettings | None = None,
+) -> web.Application:
     """The REST door. What it needs is opened when it starts and closed when it stops."""
     app = web.Application(middlewares=[_trace], client_max_size=1 << 20)
 
     async def life(app: web.Application) -> AsyncIterator[None]:
-        async with open_context(settings, jobs, storage) as context:
+        async with open_context(settings, jobs, storage, webhooks or WebhookSettings()) as context:
             app[CONTEXT] = context
             app[METRICS].attend(context)
             app[HOOK] = open_hook(app, context)
@@ -85,7 +91,7 @@ def create_app(settings: GatewaySettings, jobs: JobSettings, storage: StorageSet
 
 @contextlib.asynccontextmanager
 async def open_context(
-    settings: GatewaySettings, jobs: JobSettings, storage: StorageSettings
+    settings: GatewaySettings, jobs: JobSettings, storage: StorageSettings, webhooks: WebhookSettings
 ) -> AsyncIterator[Context]:
     """Open the clients of one process and keep its background work going."""
     async with Database(storage) as database, Blobs(storage) as blobs:
@@ -99,6 +105,7 @@ async def open_context(
             settings=settings,
             jobs=jobs,
             storage=storage,
+            webhooks=webhooks,
             database=database,
             blobs=blobs,
             broker=broker,
@@ -150,6 +157,7 @@ async def serve(
     settings: GatewaySettings,
     jobs: JobSettings,
     storage: StorageSettings,
+    webhooks: WebhookSettings,
     *,
     ports_file: str | None,
     expose: Expose = expose_nothing,
@@ -158,7 +166,7 @@ async def serve(
     answers whoever asks for its metrics without a key."""
     return_freed_buffers()
     stop = stop_on_signals()
-    app = create_app(settings, jobs, storage)
+    app = create_app(settings, jobs, storage, webhooks)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -246,6 +254,7 @@ async def _keep_house(context: Context) -> None:
                 await workers.prune(conn, older_than_seconds=3600)
             async with context.database.transaction() as conn:
                 await events.prune(conn, older_than_hours=context.settings.events_hours)
+                await deliveries.prune(conn, older_than_hours=context.webhooks.webhook_log_hours)
         except (BlobsUnavailable, BlobRefused, DatabaseUnavailable) as error:
             log.debug("housekeeping.skipped", message="Something needed is away.", error=repr(error))
         except Exception:

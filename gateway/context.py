@@ -16,6 +16,7 @@ from gateway.waiting import PhotoWatch
 from processors.broker import Broker
 from processors.dispatch import Dispatcher
 from processors.settings import JobSettings
+from processors.webhooks.settings import WebhookSettings
 from storage.blobs import Blobs
 from storage.database import Database
 from storage.memory import MemoryBudget
@@ -27,6 +28,7 @@ class Context:
     settings: GatewaySettings
     jobs: JobSettings
     storage: StorageSettings
+    webhooks: WebhookSettings
     database: Database
     blobs: Blobs
     broker: Broker

@@ -28,6 +28,11 @@ _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "photo_id": {"description": "Id of a photo.", "schema": {"type": "string", "format": "uuid"}},
     "upload_id": {"description": "Id of a direct upload.", "schema": {"type": "string", "format": "uuid"}},
     "preset": {"description": "Name of a preset.", "schema": {"type": "string"}, "example": "thumb"},
+    "webhook_id": {"description": "Id of a webhook.", "schema": {"type": "string", "format": "uuid"}},
+    "delivery_id": {
+        "description": "Id of a delivery.",
+        "schema": {"type": "integer", "format": "int64", "minimum": 1},
+    },
     "job_id": {"description": "Id of a job.", "schema": {"type": "integer", "format": "int64", "minimum": 1}},
     "processor": {
         "description": "Name of a processor, as in GET /v1/stats.",
@@ -93,6 +98,7 @@ def describe() -> dict[str, Any]:
             {"name": "photos", "description": "Uploads, previews, facts."},
             {"name": "events", "description": "What happens, as it happens."},
             {"name": "uploads", "description": "Photos that clients put into the storage themselves."},
+            {"name": "webhooks", "description": "Events sent to others, signed by the Standard Webhooks convention."},
             {"name": "queue", "description": "Stats, jobs, dead letters."},
             {"name": "session", "description": "For browsers."},
             {"name": "bucket events", "description": "What storages tell of their objects."},

@@ -36,6 +36,7 @@ from gateway.schemas import (
     UploadedSchema,
     WaitQuery,
 )
+from gateway.webhooks.routes import ROUTES as WEBHOOK_ROUTES
 from processors.photos.formats import FORMATS
 
 _BYTES = {"type": "string", "format": "binary"}
@@ -393,4 +394,5 @@ ROUTES = (
         },
     ),
     *ARRIVAL_ROUTES,
+    *WEBHOOK_ROUTES,
 )

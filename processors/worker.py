@@ -25,8 +25,12 @@ from processors.metrics import register_worker
 from processors.retry import RetryMiddleware
 from processors.runner import Runner
 from processors.sandbox.pool import Sandbox
+from processors.sequencer import Sequencer
 from processors.settings import JobSettings
 from processors.vitals import Expose, expose_nothing, make_registry, render_with
+from processors.webhooks.deliverer import delivering
+from processors.webhooks.metrics import WebhookMetrics
+from processors.webhooks.settings import WebhookSettings
 from storage import failpoints, workers
 from storage.blobs import Blobs
 from storage.database import Database, DatabaseUnavailable
@@ -38,8 +42,16 @@ log = structlog.get_logger(__name__)
 _READING_AHEAD = 2  # jobs that fetch or put while the children are busy with others
 
 
-async def work(settings: JobSettings, storage: StorageSettings, *, expose: Expose = expose_nothing) -> None:
-    """Run a worker until SIGTERM or SIGINT. `expose` answers whoever asks for its metrics."""
+async def work(
+    settings: JobSettings,
+    storage: StorageSettings,
+    webhooks: WebhookSettings,
+    *,
+    master_key: str = "",
+    expose: Expose = expose_nothing,
+) -> None:
+    """Run a worker until SIGTERM or SIGINT. Without `master_key` it delivers no webhooks. `expose` answers whoever asks
+    for its metrics."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -82,6 +94,16 @@ async def work(settings: JobSettings, storage: StorageSettings, *, expose: Expos
         dispatcher, registry = Dispatcher(settings, database, broker), make_registry()
         register_worker(registry, row.slots, runner, sandbox, dispatcher, database, broker)
         await stack.enter_async_context(expose(render_with(registry)))
+        await stack.enter_async_context(
+            delivering(
+                webhooks,
+                storage,
+                database,
+                master_key=master_key,
+                worker_id=row.id,
+                metrics=WebhookMetrics(registry),
+            )
+        )
         await _serve(settings, row, database, broker, dispatcher, runner, stop)
 
 
@@ -103,6 +125,7 @@ async def _serve(  # noqa: PLR0917 - everything that a worker has
 
     background = [
         asyncio.create_task(dispatcher.run()),
+        asyncio.create_task(Sequencer(database).run()),
         asyncio.create_task(_repeat(beat, settings.lease_seconds / 3)),
         asyncio.create_task(_repeat(say_alive, settings.heartbeat_seconds)),
         asyncio.create_task(_repeat(broker.tidy, settings.redispatch_seconds * 3)),

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from processors.contract import Preset
-from safelight import console, exposition, keys, logs
+from safelight import console, exposition, keys, logs, webhooks
 from safelight.console import AsJson
 from safelight.settings import Settings, SettingsError, load, variables
 from storage import failpoints
@@ -33,6 +33,7 @@ app = typer.Typer(
     "[b]gateway[/b] and as many [b]worker[/b]s as you like. [b]settings[/b] lists what can be set by the environment.",
 )
 app.add_typer(keys.keys_app, name="keys")
+app.add_typer(webhooks.webhooks_app, name="webhooks")
 
 
 class EventSource(Enum):
@@ -74,6 +75,7 @@ def gateway() -> None:
             settings.gateway,
             settings.jobs,
             settings.storage,
+            settings.webhooks,
             ports_file=os.environ.get("SAFELIGHT_PORTS_FILE"),
             expose=partial(exposition.serving, settings.process),
         )
@@ -112,11 +114,22 @@ def door(
 
 @app.command()
 def worker() -> None:
-    """Run a worker: makes previews, reads EXIF. Start as many as you like; SIGTERM lets each finish its jobs."""
+    """Run a worker: makes previews, reads EXIF, and delivers webhooks where SAFELIGHT_MASTER_KEY is set.
+
+    Start as many as you like; SIGTERM lets each finish its jobs.
+    """
     from processors.worker import work
 
     settings = _settings()
-    console.run(work(settings.jobs, settings.storage, expose=partial(exposition.serving, settings.process)))
+    console.run(
+        work(
+            settings.jobs,
+            settings.storage,
+            settings.webhooks,
+            master_key=settings.gateway.master_key,
+            expose=partial(exposition.serving, settings.process),
+        )
+    )
 
 
 @app.command()

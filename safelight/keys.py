@@ -20,8 +20,9 @@ from rich.table import Table
 from gateway.reach import parse_place
 from safelight import console
 from safelight.console import AsJson
-from storage import credentials, sealing
-from storage.credentials import Credential
+from storage import credentials, sealing, webhooks
+from storage.credentials import Credential, Resealed
+from storage.database import Connection
 from storage.sealing import MasterKeys
 
 MASTER_KEY, STORAGE_SECRET = "SAFELIGHT_MASTER_KEY", "SAFELIGHT_STORAGE_SECRET_KEY"
@@ -159,16 +160,25 @@ def list_keys(as_json: AsJson = False) -> None:
 
 @keys_app.command("reseal")
 def reseal_keys() -> None:
-    """Seal every secret with the first master key, whichever of them it was sealed with.
+    """Seal every secret, of keys and of webhooks, with the first master key, whichever of them it was sealed with.
 
-    For a change of the master key: set SAFELIGHT_MASTER_KEY to new,old, here and for the gateways.
+    For a change of the master key: set SAFELIGHT_MASTER_KEY to new,old, here and for the gateways and workers.
 
-    Exit code 1: a key could not be opened with any of them; it is named, and left as it was.
+    Exit code 1: a secret could not be opened with any of them; it is named, and left as it was.
     """
     masters = _master_keys()
     if masters is None:
         console.fail(f"{MASTER_KEY} is not set. Set it to the new master key and the old one, separated by a comma.")
-    done = console.with_connection(lambda conn: credentials.reseal(conn, masters))
+
+    async def reseal(conn: Connection) -> Resealed:
+        ours, theirs = await credentials.reseal(conn, masters), await webhooks.reseal(conn, masters)
+        return Resealed(
+            resealed=ours.resealed + theirs.resealed,
+            kept=ours.kept + theirs.kept,
+            broken={**ours.broken, **theirs.broken},
+        )
+
+    done = console.with_connection(reseal)
     typer.echo(f"Sealed anew: {done.resealed}; with the first already: {done.kept}; not opened: {len(done.broken)}.")
     for access_key, why in done.broken.items():
         typer.echo(f"{access_key} cannot be opened: {why}.", err=True)

@@ -22,6 +22,8 @@ from processors import registry
 from processors.contract import Preset
 from processors.hooks import Hook, parse_hooks
 from processors.settings import DEFAULT_PRESETS, JobSettings
+from processors.webhooks.settings import WebhookSettings
+from processors.webhooks.targets import parse_networks
 from storage.sealing import MasterKeys
 from storage.settings import StorageSettings, setting
 
@@ -64,6 +66,7 @@ class Settings:
     storage: StorageSettings
     jobs: JobSettings
     gateway: GatewaySettings
+    webhooks: WebhookSettings
     process: ProcessSettings
 
 
@@ -79,6 +82,7 @@ SECTIONS: dict[str, type[Any]] = {
     "storage": StorageSettings,
     "jobs": JobSettings,
     "gateway": GatewaySettings,
+    "webhooks": WebhookSettings,
     "process": ProcessSettings,
 }
 
@@ -97,6 +101,15 @@ def process_settings(environ: Mapping[str, str]) -> ProcessSettings:
     if problems:
         raise SettingsError(problems)
     return ProcessSettings(**values)
+
+
+def webhook_settings(environ: Mapping[str, str]) -> WebhookSettings:
+    """The settings of webhooks alone, for commands that need nothing else. Raises SettingsError."""
+    problems: list[str] = []
+    values = _section(WebhookSettings, environ, problems)
+    if problems:
+        raise SettingsError(problems)
+    return WebhookSettings(**values)
 
 
 def load(environ: Mapping[str, str], *, opens_door: bool = False) -> Settings:
@@ -195,6 +208,8 @@ def _check_text(name: str, text: str) -> None:
         MasterKeys.parse(text)
     if name == "hook_token" and any(len(part.strip()) < 16 for part in text.split(",")):
         raise ValueError("each token must have 16 characters or more; `openssl rand -hex 20` makes one")
+    if name == "webhook_allow":
+        parse_networks(text)
     if name == "log_format" and text not in ("console", "json"):
         raise ValueError("it must be console or json")
     if name == "s3_anonymous" and text not in ("refuse", "storage"):

@@ -168,7 +168,7 @@ async def reseal(conn: Connection, masters: MasterKeys) -> Resealed:
     resealed, broken = 0, {}
     for access_key, *sealed in rows:
         try:
-            fresh = [_reseal_one(masters, item, access_key) for item in sealed]
+            fresh = [reseal_one(masters, item, access_key) for item in sealed]
         except SealBroken as error:
             broken[access_key] = str(error)
             continue
@@ -182,7 +182,8 @@ async def reseal(conn: Connection, masters: MasterKeys) -> Resealed:
     return Resealed(resealed=resealed, kept=len(rows) - resealed - len(broken), broken=broken)
 
 
-def _reseal_one(masters: MasterKeys, sealed: bytes | None, access_key: str) -> bytes | None:
+def reseal_one(masters: MasterKeys, sealed: bytes | None, access_key: str) -> bytes | None:
+    """The same secret, sealed with the first master key. Raises SealBroken."""
     if sealed is None:
         return None
     secret = masters.open(sealed, access_key=access_key)  # also where nothing changes: it must be known to open

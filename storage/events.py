@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from storage import deliveries
 from storage.database import EVENT_CHANNEL, Connection
 
 EventType = Literal["photo.stored", "photo.ready", "photo.partial", "photo.rejected", "photo.deleted", "job.dead"]
@@ -110,8 +111,9 @@ async def tell_verdict(conn: Connection, object_id: uuid.UUID) -> None:
 
 
 async def sequence(conn: Connection, *, limit: int = 1000) -> int | None:
-    """Give places to events that have committed, in the order in which they were written. Must run in a transaction.
-    Returns how many; None where somebody else is at it, who may have begun before the last of them committed."""
+    """Give places to events that have committed, in the order in which they were written, and make their deliveries.
+    Must run in a transaction. Returns how many; None where somebody else is at it, who may have begun before the last
+    of them committed."""
     last_seq = await conn.fetchval("select last_seq from event_line for update skip locked")
     if last_seq is None:
         return None
@@ -131,6 +133,7 @@ async def sequence(conn: Connection, *, limit: int = 1000) -> int | None:
     )
     if given:
         await conn.execute("update event_line set last_seq = last_seq + $1", given)
+        await deliveries.spread(conn, after_seq=last_seq, to_seq=last_seq + given)
         await conn.execute("select pg_notify($1, '')", EVENT_CHANNEL)
     return given
 

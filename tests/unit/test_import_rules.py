@@ -35,6 +35,9 @@ DIRECTIONS: dict[str, set[str]] = {
         "processors.sequencer",
         "processors.settings",
         "processors.vitals",
+        "processors.webhooks.settings",
+        "processors.webhooks.signing",
+        "processors.webhooks.targets",
         "processors.photos.formats",  # to look at the first bytes; it knows no imaging library
     },
     "gateway.events": {"gateway.events"},
@@ -63,6 +66,7 @@ HOMES: dict[str, set[str]] = {
     "taskiq": {"processors"},
     "taskiq_redis": {"processors.broker"},
     "prometheus_client": {
+        "processors.webhooks.metrics",
         "gateway",
         "processors.metrics",
         "processors.vitals",

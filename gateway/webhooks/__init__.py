@@ -1,0 +1,1 @@
+"""Webhooks as people manage them: addresses, shapes, the delivery log. Sending them is processors.webhooks."""

@@ -1,0 +1,341 @@
+"""`safelight webhooks`: who is told of what by HTTP, and what came of it.
+
+Needs Postgres alone, and the master key where a secret is made. Sending is the workers'.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from processors.webhooks import signing, targets
+from processors.webhooks.targets import TargetRefused
+from safelight import console
+from safelight.console import AsJson
+from safelight.settings import SettingsError, webhook_settings
+from storage import deliveries, events, webhooks
+from storage.database import Connection
+from storage.deliveries import FINISHED, STATES
+from storage.sealing import MasterKeys
+from storage.webhooks import NewWebhook, TooManyWebhooks
+
+MASTER_KEY = "SAFELIGHT_MASTER_KEY"
+T = TypeVar("T")
+
+WebhookId = Annotated[str, typer.Argument(help="As `safelight webhooks list` shows it; its beginning is enough.")]
+DeliveryId = Annotated[int, typer.Argument(help="As `safelight webhooks deliveries` shows it.")]
+
+webhooks_app = typer.Typer(
+    no_args_is_help=True,
+    help="Webhooks: events sent to others by HTTP, signed by the Standard Webhooks convention.\n\n"
+    "Workers send them, each at least once, and try again for about half a day. Gateways, workers and these commands "
+    "need the same SAFELIGHT_MASTER_KEY, with which secrets are sealed; addresses that are not public need "
+    "SAFELIGHT_WEBHOOK_ALLOW.",
+)
+
+
+@webhooks_app.command("create")
+def create_webhook(
+    *,
+    url: Annotated[str, typer.Argument(help="Where to post, as https://example.org/hook.")],
+    name: Annotated[str, typer.Option(help="For people.")] = "",
+    types: Annotated[
+        str, typer.Option(help=f"Only events of these types, separated by commas: {', '.join(events.TYPES)}.")
+    ] = "",
+    bucket: Annotated[str | None, typer.Option(help="Only events of photos in this bucket.")] = None,
+    prefix: Annotated[str, typer.Option(help="Only events of photos whose key begins so.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make a webhook and print its secret, once. It is told of what happens from now on."""
+    settings = _settings()
+    try:
+        targets.check_url(url, settings.allowed_networks)
+    except TargetRefused as error:
+        console.fail(str(error))
+    webhook_id, secret = uuid.uuid4(), signing.make_secret()
+    new = NewWebhook(
+        id=webhook_id,
+        url=url,
+        name=name,
+        types=_types(types),
+        bucket=bucket,
+        prefix=prefix,
+        created_by=_actor(),
+        sealed_secret=_masters().seal(secret, access_key=str(webhook_id)),
+    )
+
+    async def create(conn: Connection) -> dict[str, Any] | None:
+        await webhooks.create(conn, new, most=settings.max_webhooks)
+        return await webhooks.find(conn, webhook_id)
+
+    try:
+        found = console.with_connection(create)
+    except TooManyWebhooks:
+        console.fail(f"There may be {settings.max_webhooks} webhooks (SAFELIGHT_MAX_WEBHOOKS). Delete one first.")
+    _show_secret(found, secret, as_json=as_json)
+
+
+@webhooks_app.command("list")
+def list_webhooks(as_json: AsJson = False) -> None:
+    """List the webhooks, without their secrets, and how their deliveries do."""
+    rows = console.with_connection(webhooks.find_all)
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table("Id", "Name", "URL", "Wants", "State", *STATES, box=None, header_style="bold")
+    for row in rows:
+        counts = [str(row["deliveries"].get(state, "")) for state in STATES]
+        table.add_row(str(row["id"]), row["name"], row["url"], _wants(row), _state(row), *counts)
+    _console().print(table)
+
+
+@webhooks_app.command("show")
+def show_webhook(webhook: WebhookId, as_json: AsJson = False) -> None:
+    """Show one webhook."""
+    row = _with_webhook(webhook, webhooks.find)
+    assert row is not None
+    if as_json:
+        _print_json(row)
+        return
+    for title, text in (
+        ("Id", row["id"]),
+        ("Name", row["name"]),
+        ("URL", row["url"]),
+        ("Wants", _wants(row)),
+        ("State", _state(row)),
+        ("Made by", f"{row['created_by']}, {_time(row['created_at'])}"),
+        ("Old secret", f"signs until {_time(row['old_secret_until'])}" if row["old_secret_until"] else "none"),
+        ("Deliveries", ", ".join(f"{number} {state}" for state, number in row["deliveries"].items()) or "none"),
+    ):
+        typer.echo(f"{title:<12}{text}")
+
+
+@webhooks_app.command("enable")
+def enable_webhook(webhook: WebhookId) -> None:
+    """Tell it of events again; what had been left to deliver goes on."""
+    _with_webhook(webhook, lambda conn, found: webhooks.change(conn, found, {"enabled": True}))
+    typer.echo("It is enabled.")
+
+
+@webhooks_app.command("disable")
+def disable_webhook(webhook: WebhookId) -> None:
+    """Tell it of nothing, and deliver nothing that is left, until it is enabled again."""
+    _with_webhook(webhook, lambda conn, found: webhooks.change(conn, found, {"enabled": False}))
+    typer.echo("It is disabled.")
+
+
+@webhooks_app.command("rotate")
+def rotate_secret(
+    webhook: WebhookId,
+    overlap_hours: Annotated[
+        float, typer.Option(min=0, max=720, help="How long the old secret signs beside the new one.")
+    ] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """Give it another secret and print that, once. For a while requests carry both signatures."""
+    masters, secret = _masters(), signing.make_secret()
+
+    async def rotate(conn: Connection, webhook_id: uuid.UUID) -> dict[str, Any] | None:
+        sealed = masters.seal(secret, access_key=str(webhook_id))
+        await webhooks.rotate(conn, webhook_id, sealed_secret=sealed, overlap_hours=overlap_hours)
+        return await webhooks.find(conn, webhook_id)
+
+    _show_secret(_with_webhook(webhook, rotate), secret, as_json=as_json)
+
+
+@webhooks_app.command("test")
+def test_webhook(webhook: WebhookId) -> None:
+    """Send it a test event, the way that all others go."""
+    delivery_id = _with_webhook(
+        webhook, lambda conn, found: deliveries.send_test(conn, found, signing.make_test_body())
+    )
+    typer.echo(f"Delivery {delivery_id} is on its way: safelight webhooks delivery {webhook} {delivery_id}")
+
+
+@webhooks_app.command("deliveries")
+def list_deliveries(
+    webhook: WebhookId,
+    state: Annotated[str | None, typer.Option(help=f"Only those in this state: {', '.join(STATES)}.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many at most.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """The delivery log, newest first. --state dead lists those that were given up."""
+    if state is not None and state not in STATES:
+        console.fail(f"--state is one of {', '.join(STATES)}.")
+    rows = _with_webhook(
+        webhook, lambda conn, found: deliveries.find_page(conn, found, state=state, before_id=None, limit=limit)
+    )
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table("Id", "Event", "Type", "State", "Attempts", "Answer", "Made", "Next", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(
+            str(row["id"]),
+            row["event_id"],
+            row["type"],
+            row["state"],
+            str(row["attempts_in_all"]),
+            _answer(row),
+            _time(row["created_at"]),
+            _time(row["run_at"]) if row["state"] == "ready" else "",
+        )
+    _console().print(table)
+
+
+@webhooks_app.command("delivery")
+def show_delivery(webhook: WebhookId, delivery: DeliveryId, as_json: AsJson = False) -> None:
+    """One delivery: what is sent, and every attempt."""
+    row = _with_webhook(webhook, lambda conn, found: deliveries.find(conn, found, delivery))
+    if row is None:
+        console.fail(f"There is no delivery {delivery}. `safelight webhooks deliveries {webhook}` lists them.")
+    if as_json:
+        _print_json(row)
+        return
+    typer.echo(json.dumps(row["body"], indent=2, ensure_ascii=False))
+    typer.echo(f"It is {row['state']}.")
+    table = Table("#", "Started", "Seconds", "Outcome", "Answer", "Next", box=None, header_style="bold")
+    for attempt in row["attempts"]:
+        table.add_row(
+            str(attempt["number"]),
+            _time(attempt["started_at"]),
+            f"{attempt['seconds']:.2f}" if attempt["seconds"] is not None else "",
+            attempt["outcome"] or "under way",
+            _answer(attempt),
+            _time(attempt["retry_at"]),
+        )
+    _console().print(table)
+
+
+@webhooks_app.command("redeliver")
+def redeliver(
+    webhook: WebhookId,
+    delivery: Annotated[list[int] | None, typer.Argument(help="Which deliveries.", show_default=False)] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All that were given up, 1000 at a time.")] = False,
+) -> None:
+    """Deliver again, with all attempts anew: what you name, or with --dead all that were given up."""
+    if bool(delivery) == dead:
+        console.fail("Name deliveries, or give --dead for all that were given up.")
+    done = _with_webhook(
+        webhook,
+        lambda conn, found: deliveries.redeliver(
+            conn, found, ids=delivery or None, states=("dead",) if dead else FINISHED, limit=1000
+        ),
+    )
+    typer.echo(f"{len(done)} on their way again.")
+    if delivery and len(done) < len(set(delivery)):
+        typer.echo("The others are under way, waiting for their next attempt, or not there.", err=True)
+        raise typer.Exit(1)
+
+
+@webhooks_app.command("discard")
+def discard(webhook: WebhookId, delivery: DeliveryId) -> None:
+    """Send a delivery no more."""
+    if not _with_webhook(webhook, lambda conn, found: deliveries.discard(conn, found, delivery)):
+        console.fail(f"Delivery {delivery} is not there, under way, or delivered: only ready and dead ones can be.")
+    typer.echo(f"Delivery {delivery} is discarded.")
+
+
+@webhooks_app.command("delete")
+def delete_webhook(webhook: WebhookId) -> None:
+    """Delete a webhook and its deliveries."""
+    _with_webhook(webhook, webhooks.delete)
+    typer.echo("It is deleted.")
+
+
+def _with_webhook(text: str, action: Callable[[Connection, uuid.UUID], Awaitable[T]]) -> T:
+    """Run `action` on the webhook whose id begins so, in one transaction."""
+
+    async def act(conn: Connection) -> T:
+        found = [row["id"] for row in await webhooks.find_all(conn) if str(row["id"]).startswith(text.lower())]
+        if len(found) != 1 or not text:
+            several = f"{len(found)} webhooks' ids begin so" if found and text else "There is no such webhook"
+            console.fail(f"{several}. `safelight webhooks list` shows those that there are.")
+        return await action(conn, found[0])
+
+    return console.with_connection(act)
+
+
+def _settings() -> Any:
+    try:
+        return webhook_settings(os.environ)
+    except SettingsError as error:
+        console.fail("\n".join(error.problems))
+
+
+def _masters() -> MasterKeys:
+    text = os.environ.get(MASTER_KEY, "").strip()
+    if not text:
+        console.fail(f"{MASTER_KEY} is not set. Secrets are sealed with it; give the one that the workers have.")
+    try:
+        return MasterKeys.parse(text)
+    except ValueError as error:
+        console.fail(f"{MASTER_KEY} is set, but {error}.")
+
+
+def _types(text: str) -> list[str]:
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    for name in found:
+        if name not in events.TYPES:
+            console.fail(f"{name!r} is no type of event. There are {', '.join(events.TYPES)}.")
+    return found
+
+
+def _actor() -> str:
+    try:
+        return f"{getpass.getuser()} (command line)"
+    except (KeyError, OSError):
+        return "command line"
+
+
+def _show_secret(row: dict[str, Any] | None, secret: str, *, as_json: bool) -> None:
+    assert row is not None
+    if as_json:
+        _print_json({**row, "secret": secret})
+        return
+    typer.echo(f"Webhook  {row['id']}")
+    typer.echo(f"Wants    {_wants(row)}")
+    typer.echo(f"Secret   {secret}")
+    typer.echo("The secret is not shown again: give it to the receiver now.")
+    typer.echo(f"Try it:  safelight webhooks test {row['id']}")
+
+
+def _wants(row: dict[str, Any]) -> str:
+    where = f" of {row['bucket'] or '*'}/{row['prefix']}*" if row["bucket"] or row["prefix"] else ""
+    return f"{', '.join(row['types']) or 'everything'}{where}"
+
+
+def _state(row: dict[str, Any]) -> str:
+    if not row["enabled"]:
+        return "disabled" if row["disabled_reason"] == "asked" else "disabled: it answered 410 Gone"
+    return f"failing since {_time(row['failing_since'])}" if row["failing_since"] else "enabled"
+
+
+def _answer(row: dict[str, Any]) -> str:
+    parts = [str(row["status_code"] or ""), row["error_code"] or ""]
+    return " ".join(part for part in parts if part)
+
+
+def _time(at: datetime | None) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S") if at else ""
+
+
+def _print_json(content: Any) -> None:
+    typer.echo(json.dumps(content, indent=2, default=_write))
+
+
+def _write(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _console() -> Console:
+    return Console(width=None if os.isatty(1) else 200)
