@@ -85,6 +85,8 @@ async def _assemble(upload: Upload, context: Context, etags: Mapping[int, str]) 
             "Send them again (POST .../parts gives addresses), then complete again.",
             missing=missing[:_SHOWN_PARTS],
         )
+    with contextlib.suppress(NoSuchBlob):
+        await find(upload, context)  # some storages would replace what is there (Ceph RGW 16)
     with contextlib.suppress(NoSuchBlob, BlobChanged):  # as above; or somebody was faster
         await context.blobs.complete_upload(
             upload.bucket, upload.key, upload.multipart_id, [part for part in parts if part is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -91,17 +92,12 @@ class App:
 StartApp = Callable[..., Awaitable[App]]
 
 
-@pytest.fixture
-async def start_app(
-    aiohttp_client: Any,
-    database: Database,
-    postgres_dsn: str,
-    redis_url: str,
-    s3_backend: S3Backend,
-    bucket_prefix: str,
-    bucket: str,
+@contextlib.asynccontextmanager
+async def opening_apps(
+    aiohttp_client: Any, database: Database, postgres_dsn: str, redis_url: str, backend: S3Backend, prefix: str
 ) -> AsyncIterator[StartApp]:
-    """Opens a gateway with the given settings and a key; `places` and `scopes` are the key's."""
+    """A function that opens a gateway with the given settings and a key of its own, on that storage. `prefix` begins the
+    buckets' names; `places` and `scopes` are the key's."""
     clients: list[TestClient[Any, Any]] = []
     browser = aiohttp.ClientSession()
 
@@ -115,10 +111,10 @@ async def start_app(
     ) -> App:
         storage = storage_settings(
             postgres_dsn,
-            s3_backend,
-            default_bucket=bucket,
-            derived_bucket=f"{bucket_prefix}-derived",
-            quarantine_bucket=f"{bucket_prefix}-rejected" if quarantine else "",
+            backend,
+            default_bucket=f"{prefix}-photos",
+            derived_bucket=f"{prefix}-derived",
+            quarantine_bucket=f"{prefix}-rejected" if quarantine else "",
         )
         jobs = job_settings(redis_url, hooks=parse_hooks(hooks))
         credential = credentials.generate()
@@ -128,9 +124,27 @@ async def start_app(
         await in_transaction(database, create)
         settings = {"reconcile_interval_seconds": 0, "reconcile_grace_seconds": 0, **settings}
         clients.append(await aiohttp_client(create_app(GatewaySettings(**settings), jobs, storage)))
-        return App(client=clients[-1], credential=credential, bucket=bucket, browser=browser)
+        return App(client=clients[-1], credential=credential, bucket=storage.default_bucket, browser=browser)
 
-    yield start_one
-    await browser.close()
-    for client in clients:  # before the servers that they use
-        await client.close()
+    try:
+        yield start_one
+    finally:
+        await browser.close()
+        for client in clients:  # before the servers that they use
+            await client.close()
+
+
+@pytest.fixture
+async def start_app(
+    aiohttp_client: Any,
+    database: Database,
+    postgres_dsn: str,
+    redis_url: str,
+    s3_backend: S3Backend,
+    bucket_prefix: str,
+    bucket: str,
+) -> AsyncIterator[StartApp]:
+    """Opens gateways on the session's SeaweedFS, where the bucket of photos is made."""
+    assert bucket == f"{bucket_prefix}-photos"
+    async with opening_apps(aiohttp_client, database, postgres_dsn, redis_url, s3_backend, bucket_prefix) as start:
+        yield start

@@ -231,6 +231,16 @@ async def test_nothing_is_ever_replaced(start_app: StartApp, blobs: Blobs, bucke
     assert await count(database, "object") == 1
 
 
+async def test_parts_never_replace_what_came_meanwhile(start_app: StartApp, blobs: Blobs, bucket: str) -> None:
+    """An object that somebody put under the key while the parts arrived stays: they are not put together over it."""
+    app = await start_app()
+    upload = await app.open(method="multipart", key="big.jpg", size_bytes=6 * MIB, part_bytes=6 * MIB)
+    assert await app.send(upload["parts"][0]["url"], padded(PHOTO, 6 * MIB)) == (200, "")
+    await blobs.put(bucket, "big.jpg", PHOTO, content_type="image/jpeg")
+    assert (await app.complete(upload))[1]["code"] == "key_taken"
+    assert (await blobs.head(bucket, "big.jpg")).size_bytes == len(PHOTO)
+
+
 @pytest.mark.parametrize(
     ("body", "opened", "code"),
     [
