@@ -96,8 +96,8 @@ StartApp = Callable[..., Awaitable[App]]
 async def opening_apps(
     aiohttp_client: Any, database: Database, postgres_dsn: str, redis_url: str, backend: S3Backend, prefix: str
 ) -> AsyncIterator[StartApp]:
-    """A function that opens a gateway with the given settings and a key of its own, on that storage. `prefix` begins the
-    buckets' names; `places` and `scopes` are the key's."""
+    """A function that opens a gateway with the given settings and a key of its own, on that storage. `prefix` begins
+    the names of buckets; `places` and `scopes` are those of the key."""
     clients: list[TestClient[Any, Any]] = []
     browser = aiohttp.ClientSession()
 

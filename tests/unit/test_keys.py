@@ -168,3 +168,12 @@ def test_other_bucket_names_are_refused(bucket: str) -> None:
     """Names that S3 does not allow, or that lead elsewhere, are refused."""
     with pytest.raises(InvalidKey):
         keys.check_bucket(bucket)
+
+
+def test_quarantined_photos_lie_under_their_id() -> None:
+    """Two photos that had the same key one after the other do not meet, the file's name is kept, and the longest key
+    still fits."""
+    one, other = uuid.uuid4(), uuid.uuid4()
+    assert keys.quarantine_key("photos", "trip/a b.jpg", one) == f"photos/{one}/a b.jpg"
+    assert keys.quarantine_key("photos", "trip/a b.jpg", other) != keys.quarantine_key("photos", "trip/a b.jpg", one)
+    assert len(keys.quarantine_key("b" * 63, "ü" * 512, one).encode()) <= keys.MAX_KEY_BYTES

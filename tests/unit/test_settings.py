@@ -160,6 +160,7 @@ def test_hooks_are_read_and_the_bucket_of_previews_is_closed() -> None:
         ({"hooks": "photos:exif+sharpness"}, ["'sharpness'", "no processor", "preview, exif"]),
         ({"hooks": "derived/photos/:exif"}, ["'derived'", "DERIVED_BUCKET", "never watched"]),
         ({"hooks": "mine", "derived_bucket": "mine"}, ["'mine'", "DERIVED_BUCKET"]),
+        ({"hooks": "bad", "quarantine_bucket": "bad"}, ["'bad'", "QUARANTINE_BUCKET", "never watched"]),
         ({"hooks": "photos/a:exif,*,photos/a:none"}, ["'photos/a'", "2 times"]),
         ({"hooks": "photos,photos/"}, ["'photos'", "2 times"]),
         ({"hooks": "photos/*.jpg"}, ["'photos/*.jpg'", "no pattern"]),
@@ -282,3 +283,27 @@ def test_the_process_alone_needs_nothing() -> None:
 def test_variables_of_others_are_left_alone() -> None:
     """Only names that begin like ours are judged."""
     assert load(NEEDED | {"PATH": "/bin", "SAFELIGHTS": "x", "safelight_x": "y"}).process.log_format == "console"
+
+
+def test_nothing_watches_the_quarantine() -> None:
+    """The bucket of rejected photos has a rule of its own that watches nothing, as the bucket of previews has."""
+    found = read(quarantine_bucket="rejected")
+    assert [str(hook) for hook in found.jobs.hooks] == ["*", "derived:none", "rejected:none"]
+    assert found.storage.closed_buckets == ("derived", "rejected")
+
+
+@pytest.mark.parametrize("name", ["photos", "derived", "No Bucket"])
+def test_the_quarantine_is_a_bucket_of_its_own(name: str) -> None:
+    """It may be neither the default bucket nor that of previews, nor what no bucket can be called."""
+    (problem,) = problems(quarantine_bucket=name)
+    assert problem.startswith("SAFELIGHT_QUARANTINE_BUCKET is")
+
+
+def test_the_public_endpoint_is_a_host() -> None:
+    """A path would not be what the storage sees signed; without one, clients reach the storage as we do, or AWS."""
+    assert read(s3_public_endpoint="https://s3.example.org/").storage.public_endpoint == "https://s3.example.org"
+    assert read(s3_endpoint="http://s3:9000").storage.public_endpoint == "http://s3:9000"
+    assert read(s3_region="eu-central-1").storage.public_endpoint == "https://s3.eu-central-1.amazonaws.com"
+    for address in ("https://example.org/s3", "s3.example.org", "ftp://s3.example.org"):
+        (problem,) = problems(s3_public_endpoint=address)
+        assert problem.startswith("SAFELIGHT_S3_PUBLIC_ENDPOINT is")
