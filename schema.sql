@@ -321,6 +321,7 @@ create table if not exists delivery (
 create index if not exists delivery_due on delivery (webhook_id, run_at, id) where state = 'ready';
 create index if not exists delivery_lease on delivery (lease_until) where state = 'running';
 create index if not exists delivery_newest on delivery (webhook_id, id desc);
+create index if not exists delivery_dead on delivery (webhook_id, id desc) where state = 'dead';
 create index if not exists delivery_tally on delivery (webhook_id, state);
 create index if not exists delivery_finished on delivery (finished_at) where finished_at is not null;
 create table if not exists delivery_attempt (

@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from gateway.context import Context
+from gateway.event_numbers import EventNumbers
 from gateway.findings import FINDINGS, Tally
 from gateway.health import answers
 from gateway.routing import Call
@@ -42,6 +43,7 @@ class Metrics:
         self._ask_again_at = float("-inf")
         self._asking = asyncio.Lock()
         self._runs: RunNumbers | None = None
+        self._events: EventNumbers | None = None
         self._findings = Counter(
             "safelight_reconcile_findings",
             "What reconciling in this gateway found, and what became of it.",
@@ -109,6 +111,8 @@ class Metrics:
         self.registry.register(Vitals("gateway", context.database, {}))
         self.registry.register(DispatchNumbers(context.dispatcher))
         self.registry.register(self._runs)
+        self._events = EventNumbers(context.follower)
+        self.registry.register(self._events)
 
     def register(self, collector: Collector) -> None:
         """Show further numbers of this process."""
@@ -167,10 +171,13 @@ class Metrics:
             gauge.clear()
         for single in (self._lag, self._workers, self._slots):
             single.set(float("nan"))
+        assert self._runs is not None, "attend was not called"
+        assert self._events is not None
+        self._events.forget()
         try:
             async with context.database.transaction() as conn:
-                assert self._runs is not None, "attend was not called"
                 await self._runs.follow(conn)
+                await self._events.follow(conn)
                 counts, paused = await workers.count_jobs(conn), await pauses.list_paused(conn)
                 lag = await measures.find_dispatch_lag(conn)
                 alive = await measures.count_workers(conn, alive_seconds=context.jobs.alive_seconds)

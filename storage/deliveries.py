@@ -286,14 +286,20 @@ async def prune(conn: Connection, *, older_than_hours: float, limit: int = 5000)
 
 
 async def measure(conn: Connection) -> dict[str, Any]:
-    """{states: {state: deliveries}, oldest_due_seconds}: of webhooks that are enabled."""
+    """How the webhooks do: numbers of `ready`, `running` and `dead` deliveries, `oldest_due_seconds` of those whose
+    webhook is enabled, and of webhooks that are `enabled`, `failing` and `disabled`. Delivered ones are not counted:
+    they are many."""
     row = await conn.fetchrow(
         """
-        select (select coalesce(jsonb_object_agg(state, deliveries), '{}')
-                from (select state, count(*) as deliveries from delivery group by 1) as tally) as states,
+        select (select count(*) from delivery where state = 'ready') as ready,
+               (select count(*) from delivery where state = 'running') as running,
+               (select count(*) from delivery where state = 'dead') as dead,
                (select coalesce(extract(epoch from now() - min(run_at)), 0)::float8
                 from delivery join webhook on webhook.id = webhook_id and disabled_at is null
-                where state = 'ready' and run_at <= now()) as oldest_due_seconds
+                where state = 'ready' and run_at <= now()) as oldest_due_seconds,
+               (select count(*) from webhook where disabled_at is null and failing_since is null) as enabled,
+               (select count(*) from webhook where disabled_at is null and failing_since is not null) as failing,
+               (select count(*) from webhook where disabled_at is not null) as disabled
         """
     )
     assert row is not None

@@ -142,6 +142,14 @@ async def any_waiting(conn: Connection) -> bool:
     return bool(await conn.fetchval("select exists (select from event where seq is null)"))
 
 
+async def measure_wait(conn: Connection) -> float:
+    """For how many seconds the oldest event has waited for its place; 0: none waits."""
+    seconds: float = await conn.fetchval(
+        "select coalesce(extract(epoch from now() - min(at)), 0)::float8 from event where seq is null"
+    )
+    return max(0.0, seconds)
+
+
 async def find_line(conn: Connection) -> Line:
     row = await conn.fetchrow("select last_seq, pruned_seq from event_line")
     assert row is not None

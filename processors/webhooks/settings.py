@@ -37,7 +37,7 @@ class WebhookSettings:
         default=6 * 3600, metadata=setting("No attempt waits longer than this.", minimum=0, maximum=7 * 86400)
     )
     webhook_log_hours: float = field(
-        default=720, metadata=setting("How long finished deliveries are kept.", minimum=1, maximum=24 * 366)
+        default=168, metadata=setting("How long finished deliveries are kept.", minimum=1, maximum=24 * 366)
     )
     max_webhooks: int = field(default=100, metadata=setting("Webhooks that there may be.", minimum=0, maximum=10_000))
 
