@@ -84,11 +84,12 @@ class Repairs:
             return
         if known_etag is None and not self._site.jobs.processors_for(bucket, listed.key):
             return  # nobody watches there: it passes through untouched, whatever it is
+        if listed.key.endswith("/") and listed.size_bytes == 0:  # a folder, as some tools draw them
+            return
         try:
-            keys.check_key(listed.key)
+            keys.check_listed_key(listed.key)
         except InvalidKey:
-            if not (listed.key.endswith("/") and listed.size_bytes == 0):  # a folder, as some tools draw them
-                self.note("unusable_key", "left", bucket, listed.key)
+            self.note("unusable_key", "left", bucket, listed.key)
             return
         try:
             found = await self._recognise(bucket, listed)

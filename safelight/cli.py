@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from processors.contract import Preset
-from safelight import console, exposition, keys, logs, webhooks
+from safelight import console, exposition, keys, logs, setup, webhooks
 from safelight.console import AsJson
 from safelight.settings import Settings, SettingsError, load, variables
 from storage import failpoints
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.keys_app, name="keys")
 app.add_typer(webhooks.webhooks_app, name="webhooks")
+app.add_typer(setup.setup_app, name="setup")
 
 
 class EventSource(Enum):

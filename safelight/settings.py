@@ -112,6 +112,15 @@ def webhook_settings(environ: Mapping[str, str]) -> WebhookSettings:
     return WebhookSettings(**values)
 
 
+def storage_settings(environ: Mapping[str, str]) -> StorageSettings:
+    """The settings of the storage alone, for commands that need no Postgres. Raises SettingsError."""
+    problems: list[str] = []
+    values = _section(StorageSettings, {f"{PREFIX}POSTGRES_DSN": "postgresql://127.0.0.1/none", **environ}, problems)
+    if problems:
+        raise SettingsError(problems)
+    return StorageSettings(**values)
+
+
 def load(environ: Mapping[str, str], *, opens_door: bool = False) -> Settings:
     """Parse and check every setting. Raises SettingsError that names all problems, not only the first.
 

@@ -24,6 +24,8 @@ from safelight.embedded.addresses import (
     answers,
     choose_gateway_ports,
     describe,
+    hook_url,
+    keep_hook_token,
     keep_key,
     keep_master_key,
     read_urls,
@@ -31,6 +33,7 @@ from safelight.embedded.addresses import (
 from safelight.embedded.children import Child, Keeper, read_to_end, stop_children
 from safelight.embedded.folder import lock, make_private, name_holder, write_private
 from safelight.embedded.identity import NoIdentity
+from safelight.embedded.seaweedfs import SeaweedFS
 from safelight.embedded.stack import choose_servers, placeholders_for, settings_of, start_all, stop_all
 from safelight.settings import Settings, SettingsError, load, process_settings
 
@@ -45,6 +48,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 # For our children alone; no settings of the user's.
 PORTS_FILE, KEY = "SAFELIGHT_PORTS_FILE", "SAFELIGHT_KEY"
 MASTER_KEY = "SAFELIGHT_MASTER_KEY"
+EVENTS_HOOK = "SAFELIGHT_HOOK_TOKEN"
 READY_SECONDS = 60.0
 TEND_SECONDS = 0.2
 SAME_WISH_SECONDS = 0.5
@@ -103,6 +107,7 @@ class Run:
         environment = self.environ | {"SAFELIGHT_DATA_DIR": str(data_dir)}
         load(environment | placeholders_for(servers), opens_door=True)
         environment |= choose_gateway_ports(self.environ, self.warn)
+        self.open_hook(data_dir, servers, environment)
         grace_seconds = 0.0
         # Whoever waits for this file must not read the addresses of an earlier run.
         (data_dir / "connection.json").unlink(missing_ok=True)
@@ -123,6 +128,15 @@ class Run:
             self.keep_running()
         finally:
             self.shut_down(grace_seconds)
+
+    def open_hook(self, data_dir: Path, servers: list[Server], environment: dict[str, str]) -> None:
+        """Have the embedded storage tell the gateway of what is written straight to it."""
+        token = environment.get(EVENTS_HOOK, "").partition(",")[0].strip()
+        if not token:
+            token = environment[EVENTS_HOOK] = keep_hook_token(data_dir)
+        for server in servers:
+            if isinstance(server, SeaweedFS):
+                server.push_events(hook_url(environment), token)
 
     def start_servers(self, servers: list[Server]) -> None:
         if not servers:

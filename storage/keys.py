@@ -82,6 +82,15 @@ def check_bucket(bucket: str) -> str:
 
 def check_key(key: str) -> str:
     """The key, if every S3 storage that we know keeps it as it is. Raises InvalidKey."""
+    check_listed_key(key)
+    if any(part in ("", ".", "..") for part in key.split("/")):
+        raise InvalidKey("a key must not begin or end with a slash, nor hold //, /./ or /../")
+    return key
+
+
+def check_listed_key(key: str) -> str:
+    """The key, if it can be one of ours where the storage itself has listed it: so it keeps even `//`. Raises
+    InvalidKey."""
     try:
         size_bytes = len(key.encode())
     except UnicodeEncodeError:
@@ -92,8 +101,6 @@ def check_key(key: str) -> str:
         raise InvalidKey("a key must not hold control characters")
     if "\\" in key:  # SeaweedFS stores it as a slash, under another photo's key
         raise InvalidKey("a key must not hold a backslash")
-    if any(part in ("", ".", "..") for part in key.split("/")):
-        raise InvalidKey("a key must not begin or end with a slash, nor hold //, /./ or /../")
     return key
 
 

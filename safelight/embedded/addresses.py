@@ -56,6 +56,18 @@ def keep_master_key(data_dir: Path) -> str:
     return keep_secrets(data_dir, ["master_key"], sealing.generate)["master_key"]
 
 
+def keep_hook_token(data_dir: Path) -> str:
+    """This stack's own token for bucket events: made once."""
+    return keep_secrets(data_dir, ["hook_token"])["hook_token"]
+
+
+def hook_url(environment: Mapping[str, str]) -> str:
+    """Where the gateway of these settings takes bucket events, as seen from this machine."""
+    host = environment.get("SAFELIGHT_HTTP_HOST", "").strip() or LOCALHOST
+    host = {"0.0.0.0": LOCALHOST, "::": "::1"}.get(host, host)  # noqa: S104 - never listened on here
+    return f"http://{f'[{host}]' if ':' in host else host}:{environment['SAFELIGHT_HTTP_PORT']}/hooks/bucket-events"
+
+
 def read_urls(path: Path) -> dict[str, Any] | None:
     """What a gateway or S3 door wrote when it began to listen; None before that."""
     try:

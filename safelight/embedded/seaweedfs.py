@@ -38,18 +38,22 @@ _SOCKETS = Path("/tmp")  # noqa: S108
 
 
 class SeaweedFS(Server):
-    """An S3 server with one bucket made. `notification` is the text of its notification.toml (events)."""
+    """An S3 server with one bucket made."""
 
     name: ClassVar[str] = "SeaweedFS"
     # An orderly stop waits up to 16 s for connections; writes are on disk before they are answered.
     stop_seconds: ClassVar[float] = 2.0
 
-    def __init__(self, data_dir: Path | str, port: int = 0, bucket: str = "photos", notification: str = "") -> None:
+    def __init__(self, data_dir: Path | str, port: int = 0, bucket: str = "photos") -> None:
         super().__init__(data_dir)
         self._wanted_port = port
         self._bucket = bucket
-        self._notification = notification
+        self._notification = ""
         self._secrets: dict[str, str] = {}
+
+    def push_events(self, url: str, token: str) -> None:
+        """Have it tell that address of every object that comes or goes, from its next launch on."""
+        self._notification = webhook_notification(url, token)
 
     @property
     def port(self) -> int:
@@ -157,3 +161,18 @@ class SeaweedFS(Server):
             options[f"{part}.port"] = self.ports[part]
             options[f"{part}.port.grpc"] = self.ports[f"{part}_grpc"]
         return options
+
+
+def webhook_notification(url: str, token: str) -> str:
+    """The notification.toml of a SeaweedFS that pushes to the hook for bucket events. What it cannot deliver it tries
+    again, out of its memory; what is lost with a restart, reconcile finds."""
+    return f"""[notification.webhook]
+enabled = true
+endpoint = {json.dumps(url)}
+bearer_token = {json.dumps(token)}
+timeout_seconds = 30
+max_retries = 10
+backoff_seconds = 1
+max_backoff_seconds = 30
+path_prefixes = ["/buckets/"]
+"""
