@@ -57,8 +57,10 @@ if role == "gateway":
     os.replace(path + ".new", path)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 if role == "door":
-    with open(os.environ["SAFELIGHT_PORTS_FILE"], "w") as file:
+    path = os.environ["SAFELIGHT_PORTS_FILE"]
+    with open(path + ".new", "w") as file:
         json.dump({"s3_url": "http://127.0.0.1:" + os.environ["SAFELIGHT_S3_PORT"]}, file)
+    os.replace(path + ".new", path)
 if role in ("gateway", "door", "worker", "stubborn"):
     if role == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
