@@ -45,6 +45,13 @@ def check_derived(asked: Asked, derived_bucket: str) -> None:
         raise S3Error("AccessDenied", "Only Safelight writes to the bucket of derived objects.")
 
 
+def check_overrides(request: RawRequest) -> None:
+    """A stranger may not choose as what something public is shown: as a page, a preview could run a script. Raises
+    S3Error InvalidRequest."""
+    if any(pair.name.lower().startswith(b"response-") for pair in request.pairs):
+        raise S3Error("InvalidRequest", "Request specific response headers cannot be used for anonymous GET requests.")
+
+
 def check_keys(bucket: str, keys: Iterable[str], reach: Reach) -> None:
     """For operations that name their objects in the body. Raises S3Error AccessDenied."""
     if not all(reach.covers(bucket, key) for key in keys):

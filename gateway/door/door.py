@@ -131,6 +131,7 @@ class Door:
             access.check(asked, principal, raw, derived_bucket=self._derived_bucket)
             return principal.signer
         if access.is_public(asked, self._public):
+            access.check_overrides(raw)
             return self._backend.signer
         # A form carries its signature in the body.
         if asked.operation.body is not Body.FORM and self._settings.s3_anonymous != "storage":
