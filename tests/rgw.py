@@ -141,6 +141,7 @@ class Rgw:
             "fsid": fsid,
             "keyring": place / "keyring",
             "run dir": place,
+            "crash dir": place,
             "admin socket": "",
             "log file": "",
             "log to stderr": "true",
@@ -173,7 +174,7 @@ class Rgw:
             "ms bind port max": 32_700,
         }
         served = {
-            "rgw frontends": f"beast endpoint={LOCALHOST}:{self._port}",
+            "rgw frontends": f"beast endpoint={LOCALHOST}:{self._port} tcp_nodelay=1",
             "rgw data": place / "rgw-data",
             "rgw dns name": "",
             # Keys of clients and of a made-up key service may come without TLS: nobody listens on 127.0.0.1.

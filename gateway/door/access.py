@@ -13,6 +13,18 @@ from gateway.s3.request import RawRequest
 _LISTINGS = frozenset({"ListObjects", "ListObjectsV2", "ListObjectVersions", "ListMultipartUploads"})
 _ABOUT_ANY_PART = frozenset({"HeadBucket", "GetBucketLocation", "DeleteObjects", "PostObject"})
 _PUBLIC = frozenset({"GetObject", "HeadObject"})
+# They speak of other buckets too, or of all of them.
+_REACH_FURTHER = frozenset(
+    {
+        "GetUsage",
+        "PutBucketAnalytics",
+        "PutBucketInventory",
+        "PutBucketLogging",
+        "PutBucketNotification",
+        "PutBucketReplication",
+    }
+)
+_BYPASS = b"x-amz-bypass-governance-retention"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +41,10 @@ def check(asked: Asked, rights: Rights, request: RawRequest, *, derived_bucket: 
     if operation.scope is not None and operation.scope not in rights.scopes:
         raise S3Error("AccessDenied", f"It needs the scope {operation.scope!r}, which this key does not have.")
     check_derived(asked, derived_bucket)
+    if request.stated(_BYPASS) is not None and "admin" not in rights.scopes:
+        raise S3Error("AccessDenied", "Bypassing a retention needs the scope 'admin'.")
+    if operation.name in _REACH_FURTHER and rights.reach.is_limited:
+        raise out_of_reach()
     if target.bucket is not None and not _reaches(asked, rights.reach, request):
         raise out_of_reach()
     source = asked.copy_source

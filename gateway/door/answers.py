@@ -89,8 +89,16 @@ def _relayable(headers: tuple[Header, ...], origin: tuple[str, str]) -> CIMultiD
         lower = name.lower()
         if lower in _NOT_RELAYED:
             continue
-        text = value.decode("utf-8", "surrogateescape")
+        text = _text(value)
         if lower == b"location" and origin[0] and text.startswith(origin[0]):
             text = origin[1] + text[len(origin[0]) :]
         kept.add(name.decode("latin-1"), text)
     return kept
+
+
+def _text(value: bytes) -> str:
+    """What is not UTF-8 is taken for Latin-1, as HTTP once had it: the same characters go out as UTF-8."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

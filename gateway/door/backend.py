@@ -50,7 +50,9 @@ class Outgoing:
     query: bytes = b""
     headers: tuple[Header, ...] = ()
     body: Body = b""
-    length: int | None = None  # bytes of the body where it is an iterator
+    length: int | None = None  # bytes of the body where it is an iterator; None: sent in HTTP's chunks
+    states_length: bool = True  # also where there is no body
+    asks_leave: bool = False  # the body is sent only once the storage says that it wants it
     payload: str = EMPTY_SHA256
 
 
@@ -166,7 +168,12 @@ class Backend:
             await connection.write(head + body if body else head)
             return True
         try:
-            async for piece in body:
+            if outgoing.asks_leave:
+                await connection.write(head)
+                async with asyncio.timeout(self._settings.s3_read_timeout_seconds):
+                    await connection.wait_for_leave()
+                head = b""
+            async for piece in body if outgoing.length is not None else _in_chunks(body):
                 if connection.has_head:
                     return False
                 async with asyncio.timeout(self._settings.s3_read_timeout_seconds):
@@ -201,10 +208,13 @@ class Backend:
 
     def _head(self, outgoing: Outgoing, signer: Signer | None) -> bytes:
         length = len(outgoing.body) if isinstance(outgoing.body, bytes) else outgoing.length
-        assert length is not None
         headers = outgoing.headers
-        if length or outgoing.method in ("PUT", "POST"):
+        if length is None:
+            headers = (*headers, (b"Transfer-Encoding", b"chunked"))
+        elif length or (outgoing.method in ("PUT", "POST") and outgoing.states_length):
             headers = (*headers, (b"Content-Length", str(length).encode("ascii")))
+        if outgoing.asks_leave:
+            headers = (*headers, (b"Expect", b"100-continue"))
         if signer is None:
             headers = ((b"Host", self.host.encode("ascii")), *headers)
         else:
@@ -230,3 +240,11 @@ class Backend:
         if self.down_since is not None:
             log.info("dependency.up", message="The storage is back.", dependency="storage")
             self.down_since = None
+
+
+async def _in_chunks(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """In HTTP's own framing, which ends only where the body has come to its end."""
+    async for piece in body:
+        if piece:
+            yield b"%x\r\n%b\r\n" % (len(piece), piece)
+    yield b"0\r\n\r\n"

@@ -34,9 +34,9 @@ class Proof(Protocol):
 
 
 class PlainProof:
-    """A body without framing: its length and its checksums."""
+    """A body without framing: its length, where it is known beforehand, and its checksums."""
 
-    def __init__(self, length: int, checks: Sequence[Check]) -> None:
+    def __init__(self, length: int | None, checks: Sequence[Check]) -> None:
         self._missing = length
         self._checks = checks
         self._held = b""
@@ -44,7 +44,8 @@ class PlainProof:
     def feed(self, data: bytes) -> list[bytes]:
         for check in self._checks:
             check.update(data)
-        self._missing -= len(data)
+        if self._missing is not None:
+            self._missing -= len(data)
         earlier, self._held = self._held, data
         return [earlier] if earlier else []
 
@@ -55,19 +56,22 @@ class PlainProof:
         return [self._held] if self._held else []
 
 
-def read_length(request: RawRequest, verified: Verified | None) -> int:
-    """Bytes of the object in the body. Raises S3Error MissingContentLength, InvalidArgument, EntityTooLarge."""
+def read_length(request: RawRequest, verified: Verified | None) -> int | None:
+    """Bytes of the object in the body; None where HTTP's chunks will tell. Raises S3Error MissingContentLength,
+    InvalidArgument, EntityTooLarge."""
     if verified is not None and verified.payload_mode.is_chunked:
         return read_decoded_length(request)
     text = request.header(b"content-length")
     if text is None:
-        raise S3Error("MissingContentLength")
+        return 0 if request.header(b"transfer-encoding") is None else None
     if not text.isdigit() or len(text) > 15 or int(text) > MAX_OBJECT_BYTES:
         raise S3Error("EntityTooLarge")
     return int(text)
 
 
-def make_proof(request: RawRequest, verified: Verified | None, length: int, *, checks_object: bool = True) -> Proof:
+def make_proof(
+    request: RawRequest, verified: Verified | None, length: int | None, *, checks_object: bool = True
+) -> Proof:
     """What the body must be. `checks_object`: the checksum headers speak of this body. Raises S3Error."""
     mode = verified.payload_mode if verified is not None else None
     checks = read_checks(
@@ -79,22 +83,24 @@ def make_proof(request: RawRequest, verified: Verified | None, length: int, *, c
         checks = tuple(check for check in checks if not check.header.startswith(b"x-amz-checksum-"))
     if mode is not None and mode.is_chunked:
         assert verified is not None
+        assert length is not None
         return Decoder(verified, decoded_length=length, checks=checks)
     return PlainProof(length, checks)
 
 
 class Arrivals:
-    """The raw body of a request as it arrives. 100-continue is sent when it is first asked for."""
+    """The raw body of a request as it arrives. 100-continue is sent when it is first asked for: until then the client
+    may wait for that leave."""
 
     def __init__(self, request: web.BaseRequest, settings: GatewaySettings) -> None:
         self._request = request
         self._settings = settings
-        self._waits_for_leave = request.headers.get("Expect", "").lower() == "100-continue"
+        self.waits_for_leave = request.headers.get("Expect", "").lower() == "100-continue"
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Raises S3Error RequestTimeout, IncompleteBody."""
-        if self._waits_for_leave:
-            self._waits_for_leave = False
+        if self.waits_for_leave:
+            self.waits_for_leave = False
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._request.writer.output_size = 0
         content = self._request.content
@@ -119,13 +125,15 @@ class Arrivals:
 
 
 class Passage:
-    """The proven body of one request. `head`: its first bytes, as far as they have passed."""
+    """The proven body of one request. `head`: its first bytes, as far as they have passed; `size_bytes`: how many
+    have."""
 
     def __init__(self, arrivals: Arrivals, proof: Proof, *, head_bytes: int) -> None:
         self._arrivals = arrivals.pieces()
         self._proof = proof
         self._head_bytes = head_bytes
         self.head = b""
+        self.size_bytes = 0
 
     async def begun(self) -> AsyncIterator[bytes]:
         """All pieces, the first of them at hand: the storage need not hear of a request whose body never begins, or is
@@ -143,6 +151,7 @@ class Passage:
             yield piece
 
     def _seen(self, pieces: list[bytes]) -> list[bytes]:
+        self.size_bytes += sum(map(len, pieces))
         if len(self.head) < self._head_bytes:
             self.head = b"".join([self.head, *(piece[: self._head_bytes] for piece in pieces)])[: self._head_bytes]
         return pieces

@@ -53,6 +53,7 @@ class Connection(asyncio.Protocol):
     def _reset(self, *, has_body: bool) -> None:
         self._may_have_body = has_body
         self._is_informational = False
+        self._has_leave = False
         self._has_begun = False
         self.has_head = False
         self.is_complete = False
@@ -90,6 +91,13 @@ class Connection(asyncio.Protocol):
     async def wait_for_head(self) -> None:
         """Until the status and the headers are there. Raises ConnectionBroken."""
         while not self.has_head:
+            if self._lost is not None:
+                raise self._broken()
+            await self._wait()
+
+    async def wait_for_leave(self) -> None:
+        """Until the storage asks for the body, or answers without it. Raises ConnectionBroken."""
+        while not (self._has_leave or self.has_head):
             if self._lost is not None:
                 raise self._broken()
             await self._wait()
@@ -194,6 +202,7 @@ class Connection(asyncio.Protocol):
         self.status = self._parser.get_status_code()
         if self.status < 200:
             self._is_informational = True
+            self._has_leave = self.status == 100
             self.headers = []
             return
         self.keeps_alive = self._parser.should_keep_alive()

@@ -28,7 +28,7 @@ from gateway.reach import Reach
 from gateway.s3 import authentication, policy
 from gateway.s3.errors import S3Error
 from gateway.s3.identity import PayloadMode, Verified
-from gateway.s3.operations import PREFLIGHT, Asked, Body, Effect, classify
+from gateway.s3.operations import APPEND_OBJECT, PREFLIGHT, Asked, Body, Effect, classify
 from gateway.s3.request import RawRequest, read_request
 from gateway.s3.scope import Signer
 from gateway.s3.sigv4 import Rules
@@ -42,6 +42,7 @@ from storage.database import DatabaseUnavailable
 log = structlog.get_logger(__name__)
 
 _ANSWER_BYTES = 16 << 20  # of answers that are read whole
+_OWN_KEY = b"x-amz-server-side-encryption-customer-algorithm"
 
 
 class Door:
@@ -194,24 +195,37 @@ class Door:
         return await self._pass(visit, visit.outgoing(path=path, without=frozenset({b"preset"})))
 
     async def _put(self, visit: Visit) -> web.StreamResponse:
-        """PutObject and UploadPart."""
+        """PutObject, UploadPart and AppendObject."""
         length = bodies.read_length(visit.raw, visit.verified)
         proof = bodies.make_proof(visit.raw, visit.verified, length)
-        passage = bodies.Passage(self._arrivals(visit), proof, head_bytes=HEAD_BYTES)
+        arrivals = self._arrivals(visit)
+        passage = bodies.Passage(arrivals, proof, head_bytes=HEAD_BYTES)
         payload = _payload(visit.verified)
-        if length:
-            outgoing = visit.outgoing(body=await passage.begun(), length=length, payload=payload)
-        else:  # an empty body would be complete before it is proven
+        if length == 0:  # an empty body would be complete before it is proven
             await passage.read(0)
             outgoing = visit.outgoing()
+        elif visit.principal is None and arrivals.waits_for_leave:  # which only the storage can give a stranger
+            outgoing = visit.outgoing(body=passage.pieces(), length=length, payload=payload, asks_leave=True)
+        else:
+            outgoing = visit.outgoing(body=await passage.begun(), length=length, payload=payload)
         async with self._send(visit, outgoing) as answer:
             await failpoints.reach("door.after_put")
             if answer.is_success and self._records(visit):
-                await self._recorder.stored(_found(visit, answer, length, passage.head))
+                await self._record_put(visit, answer, passage)
             return await answers.relay(visit.request, answer, self._make_head(visit, answer))
+
+    async def _record_put(self, visit: Visit, answer: Answer, passage: bodies.Passage) -> None:
+        if visit.asked.operation is APPEND_OBJECT:
+            await self._recorder.settle(visit.bucket, visit.key, visit.signer)
+        elif visit.raw.stated(_OWN_KEY) is not None:  # nobody but the client can read it
+            await self._recorder.replaced(visit.bucket, visit.key)
+        else:
+            await self._recorder.stored(_found(visit, answer, passage.size_bytes, passage.head), visit.signer)
 
     async def _post_form(self, visit: Visit) -> web.StreamResponse:
         length = bodies.read_length(visit.raw, None)
+        if not length:
+            raise S3Error("MissingContentLength")
         boundary = forms.read_boundary(visit.raw.header(b"content-type") or b"")
         arriving = self._arrivals(visit).pieces()
         head = await forms.read_head(arriving, boundary)
@@ -240,7 +254,7 @@ class Door:
         async with self._send(visit, outgoing, is_signed=claim is None) as answer:
             # A redirect to the form's own page is a success too.
             if (answer.is_success or answer.status == 303) and self._recorder.watches(visit.bucket, key):
-                await self._recorder.settle(visit.bucket, key)
+                await self._recorder.settle(visit.bucket, key, visit.signer)
             return await self._relay_located(visit, answer, key)
 
     async def _send_xml(self, visit: Visit) -> web.StreamResponse:
@@ -277,7 +291,7 @@ class Door:
         try:
             if self._records(visit):
                 await failpoints.reach("door.after_put")
-                await self._recorder.settle(visit.bucket, visit.key)
+                await self._recorder.settle(visit.bucket, visit.key, visit.signer)
         except Exception as error:
             if not response.prepared:
                 raise
@@ -293,7 +307,7 @@ class Door:
         if visit.raw.parameter(b"versionId") is not None:  # an older version, or the newest: only the storage knows
             async with self._send(visit, outgoing) as answer:
                 if answer.is_success:
-                    await self._recorder.settle(visit.bucket, visit.key)
+                    await self._recorder.settle(visit.bucket, visit.key, visit.signer)
                 return await answers.relay(visit.request, answer, self._make_head(visit, answer))
         async with contextlib.AsyncExitStack() as stack:
             async with self._recorder.removing(visit.bucket, visit.key) as went_well:
@@ -316,7 +330,7 @@ class Door:
                 await self._recorder.removed(visit.bucket, [item for item in known.items() if item[0] not in failed])
                 for key in versioned:
                     if self._recorder.watches(visit.bucket, key):
-                        await self._recorder.settle(visit.bucket, key)
+                        await self._recorder.settle(visit.bucket, key, visit.signer)
             return await _finish(visit, self._make_head(visit, answer), answered)
 
     async def _list_buckets(self, visit: Visit) -> web.StreamResponse:
@@ -346,10 +360,8 @@ class Door:
         return bodies.Arrivals(visit.request, self._settings)
 
     async def _read_xml(self, visit: Visit, *, checks_object: bool) -> bytes:
-        if visit.raw.header(b"content-length") is None and not _is_chunked(visit.verified):
-            raise S3Error("MissingContentLength")
         length = bodies.read_length(visit.raw, visit.verified)
-        if length > MAX_XML_BYTES:
+        if length is not None and length > MAX_XML_BYTES:
             raise S3Error("MalformedXML", "The body is too long.")
         proof = bodies.make_proof(visit.raw, visit.verified, length, checks_object=checks_object)
         return await bodies.Passage(self._arrivals(visit), proof, head_bytes=0).read(MAX_XML_BYTES)
@@ -407,14 +419,14 @@ async def _joined(first: bytes, second: bytes, rest: AsyncIterator[bytes], lengt
         raise S3Error("IncompleteBody")
 
 
-def _found(visit: Visit, answer: Answer, length: int, head: bytes) -> Found:
+def _found(visit: Visit, answer: Answer, size_bytes: int, head: bytes) -> Found:
     sha256 = visit.verified.payload_sha256 if visit.verified is not None else None
     return Found(
         bucket=visit.bucket,
         key=visit.key,
         etag=read_etag(answer) or "",
         version_id=read_version(answer),
-        size_bytes=length,
+        size_bytes=size_bytes,
         head=head,
         sha256=bytes.fromhex(sha256) if sha256 is not None else None,
     )
@@ -425,10 +437,6 @@ def _payload(verified: Verified | None) -> str | None:
     if verified is not None and verified.payload_mode is PayloadMode.SHA256:
         return verified.payload_sha256
     return None
-
-
-def _is_chunked(verified: Verified | None) -> bool:
-    return verified is not None and verified.payload_mode.is_chunked
 
 
 def _translate(error: Exception) -> S3Error:

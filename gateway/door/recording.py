@@ -20,6 +20,7 @@ import structlog
 from gateway import ingest
 from gateway.door.backend import Answer, Backend, BackendUnavailable, Outgoing
 from gateway.s3.canonical import encode
+from gateway.s3.scope import Signer
 from gateway.settings import GatewaySettings
 from processors.photos import formats
 from processors.settings import JobSettings
@@ -50,8 +51,14 @@ class Found:
     sha256: bytes | None = None
 
 
+class Unreadable(BackendUnavailable):
+    """The storage has the object, but does not show it: it is encrypted with a key of the client's, or there is no
+    leave."""
+
+
 class Recorder:
-    """The hooks of one process."""
+    """The hooks of one process. `signer`: with what the storage was asked for what is looked at; left out or None: with
+    Safelight's own key."""
 
     def __init__(
         self,
@@ -71,11 +78,11 @@ class Recorder:
     def watches(self, bucket: str, key: str) -> bool:
         return bucket != self._derived_bucket and bool(self._jobs.processors_for(bucket, key))
 
-    async def stored(self, found: Found) -> uuid.UUID | None:
+    async def stored(self, found: Found, signer: Signer | None = None) -> uuid.UUID | None:
         """Commit what was stored. Returns the photo's id, None where it is none. Raises DatabaseUnavailable,
         BackendUnavailable."""
         photo_format = formats.sniff(found.head)
-        if photo_format is None or not await self._keeps_key(found.bucket, found.key):
+        if photo_format is None or not await self._keeps_key(found.bucket, found.key, signer):
             await self._forget(found.bucket, found.key, found.etag)
             return None
         stored = StoredObject(
@@ -91,7 +98,7 @@ class Recorder:
         )
 
         async def read_etag() -> str | None:
-            now_there = await self.look(found.bucket, found.key, head_bytes=0)
+            now_there = await self.look(found.bucket, found.key, signer, head_bytes=0)
             return now_there.etag if now_there is not None else None
 
         async def record(conn: Connection) -> objects.Recorded | None:
@@ -114,13 +121,17 @@ class Recorder:
         )
         return recorded.id
 
-    async def look(self, bucket: str, key: str, *, head_bytes: int = HEAD_BYTES) -> Found | None:
-        """What the storage has under a key now; None for nothing. Raises BackendUnavailable."""
+    async def look(
+        self, bucket: str, key: str, signer: Signer | None = None, *, head_bytes: int = HEAD_BYTES
+    ) -> Found | None:
+        """What the storage has under a key now; None for nothing. Raises Unreadable, BackendUnavailable."""
         headers = ((b"Range", b"bytes=0-%d" % (head_bytes - 1)),) if head_bytes else ()
         outgoing = Outgoing(method="GET" if head_bytes else "HEAD", path=path_of(bucket, key), headers=headers)
-        async with self._backend.send(outgoing, self._backend.signer) as answer:
+        async with self._backend.send(outgoing, signer or self._backend.signer) as answer:
             if answer.status == 404:
                 return None
+            if answer.status in (400, 403):
+                raise Unreadable(f"the storage answers {answer.status}")
             if answer.status == 416:  # empty
                 await answer.read(_LISTING_BYTES)
                 return Found(bucket=bucket, key=key, etag="", version_id=None, size_bytes=0, head=b"")
@@ -136,15 +147,31 @@ class Recorder:
                 head=head,
             )
 
-    async def settle(self, bucket: str, key: str) -> None:
+    async def settle(self, bucket: str, key: str, signer: Signer | None = None) -> None:
         """Make Postgres agree with what the storage has under a key. Raises DatabaseUnavailable, BackendUnavailable."""
-        found = await self.look(bucket, key)
-        if found is not None:
-            await self.stored(found)
-        else:
-            await self._database.persist(
-                lambda conn: objects.mark_deleted(conn, bucket, key), for_seconds=self._settings.record_seconds
+        try:
+            found = await self.look(bucket, key, signer)
+        except Unreadable as error:
+            log.warning(
+                "photo.unreadable",
+                message="An object was stored that cannot be read; it is left alone.",
+                bucket=bucket,
+                key=key,
+                cause=str(error),
             )
+            found = None
+        if found is not None:
+            await self.stored(found, signer)
+        else:
+            await self.replaced(bucket, key)
+
+    async def replaced(self, bucket: str, key: str) -> None:
+        """What lies under the key now, if anything, is no photo that can be shown. Raises DatabaseUnavailable."""
+        if "\x00" in key:
+            return
+        await self._database.persist(
+            lambda conn: objects.mark_deleted(conn, bucket, key), for_seconds=self._settings.record_seconds
+        )
 
     @asynccontextmanager
     async def removing(self, bucket: str, key: str) -> AsyncIterator[list[bool]]:
@@ -189,7 +216,7 @@ class Recorder:
 
         await self._database.persist(mark, for_seconds=self._settings.record_seconds)
 
-    async def _keeps_key(self, bucket: str, key: str) -> bool:
+    async def _keeps_key(self, bucket: str, key: str, signer: Signer | None) -> bool:
         """Whether the storage has the object under this very key: some change `//` or a backslash."""
         try:
             keys.check_key(key)
@@ -198,7 +225,7 @@ class Recorder:
                 return False
             query = b"encoding-type=url&list-type=2&max-keys=1&prefix=" + encode(key.encode("utf-8"))
             outgoing = Outgoing(method="GET", path=path_of(bucket), query=query)
-            async with self._backend.send(outgoing, self._backend.signer) as answer:
+            async with self._backend.send(outgoing, signer or self._backend.signer) as answer:
                 listing = await answer.read(_LISTING_BYTES)
             match = _FIRST_KEY.search(listing)
             text = unescape(match[1].decode("utf-8", "replace")) if match else ""

@@ -20,6 +20,7 @@ from gateway.s3.scope import Signer
 from gateway.s3.signing import forwardable
 
 _NOT_SENT_ON = frozenset({b"content-length"})
+_BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 # What a stranger may do is not looked up: it is public, or for the storage to decide.
 _STRANGER = Rights(scopes=frozenset(), reach=Reach(derived_bucket=""))
 
@@ -59,9 +60,10 @@ class Visit:
         payload: str | None = None,
         path: bytes | None = None,
         without: frozenset[bytes] = frozenset(),
+        asks_leave: bool = False,
     ) -> Outgoing:
         """This request for the storage, with that body. `without`: query parameters that are ours alone."""
-        pairs = drop_empty(canonical.strip_signature(self.raw) if self.verified is not None else self.raw.pairs)
+        pairs = drop_empty(canonical.strip_signature(self.raw))
         return Outgoing(
             method=self.raw.method,
             path=self.path if path is None else path,
@@ -69,6 +71,8 @@ class Visit:
             headers=self._headers(),
             body=body,
             length=length,
+            states_length=body != b"" or self._states_length,
+            asks_leave=asks_leave,
             payload=payload or (EMPTY_SHA256 if body == b"" else UNSIGNED_PAYLOAD),
         )
 
@@ -78,6 +82,11 @@ class Visit:
         path = canonical.recode_path(self.raw.path)
         host_bucket = self.asked.target.host_bucket
         return b"/" + host_bucket.encode("latin-1") + path if host_bucket else path
+
+    @property
+    def _states_length(self) -> bool:
+        """Whether there is a body, be it empty. Storages differ in what they do without one."""
+        return not self.raw.fields.keys().isdisjoint(_BODY_HEADERS)
 
     def _headers(self) -> tuple[Header, ...]:
         headers = forwardable(self.raw.headers)

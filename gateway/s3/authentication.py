@@ -18,7 +18,7 @@ Claim = claims.Claim | sigv2.Claim
 
 def read_claim(request: RawRequest) -> Claim | None:
     """The one signature of a request; None for an anonymous one. Raises S3Error, InvalidArgument for two signatures."""
-    authorization = request.header(b"authorization")
+    authorization = request.header(b"authorization") or None  # an empty one says nothing
     names = {pair.name for pair in request.pairs}
     in_query = [read for read, markers in _QUERY_READERS if not names.isdisjoint(markers)]
     is_ours = authorization is not None and authorization.upper().startswith(b"AWS")

@@ -20,7 +20,7 @@ MARKERS = (b"X-Amz-Algorithm", b"X-Amz-Credential", b"X-Amz-Signature")
 
 _MALFORMED = "AuthorizationHeaderMalformed"
 _PARAMETERS = "AuthorizationQueryParametersError"
-_DIGITS = re.compile(r"[0-9]{1,9}")
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,14 @@ def read_query(request: RawRequest) -> Claim:
     )
     if parse_date(amz_date) is None:
         raise S3Error(_PARAMETERS, "X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"")
-    if not _DIGITS.fullmatch(expires) or not 1 <= int(expires) <= MAX_EXPIRES_SECONDS:
-        raise S3Error(_PARAMETERS, f"X-Amz-Expires must be a number of seconds from 1 to {MAX_EXPIRES_SECONDS}.")
+    is_number = _NUMBER.fullmatch(expires) is not None
+    if not is_number or not 1 <= int(expires) <= MAX_EXPIRES_SECONDS:
+        raise S3Error(
+            _PARAMETERS,
+            f"X-Amz-Expires must be a number of seconds from 1 to {MAX_EXPIRES_SECONDS}.",
+            # A life out of bounds is AWS's error with the status of Ceph's: clients of both are told what they know.
+            status=403 if is_number else None,
+        )
     stated = request.stated(b"x-amz-content-sha256")
     mode, sha256 = read_payload(stated or UNSIGNED)
     access_key, scope = read_credential(credential, _PARAMETERS)

@@ -50,8 +50,8 @@ CODES: dict[str, tuple[int, str]] = {
 
 
 class S3Error(Exception):
-    """An error meant for an S3 client. `details` become elements of the answer, in their order; a 503 also says when to
-    come again, `retry_after_seconds` if it is known."""
+    """An error meant for an S3 client. `details` become elements of the answer, in their order; `status`: if it is not
+    the code's own. A 503 also says when to come again, `retry_after_seconds` if it is known."""
 
     def __init__(
         self,
@@ -60,16 +60,14 @@ class S3Error(Exception):
         *,
         details: Mapping[str, str] | None = None,
         retry_after_seconds: int | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(code)
+        self.status = CODES[code][0] if status is None else status
         self.retry_after_seconds = retry_after_seconds
         self.code = code
         self.message = CODES[code][1] if message is None else message
         self.details = dict(details or {})
-
-    @property
-    def status(self) -> int:
-        return CODES[self.code][0]
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"

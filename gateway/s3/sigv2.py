@@ -110,9 +110,9 @@ def _candidates(request: RawRequest, claim: Claim, host_bucket: str | None) -> I
     """The strings that the client may have signed, the likeliest first."""
     prefix = f"/{host_bucket}".encode() if host_bucket else b""
     paths = dict.fromkeys((request.path, recode_path(request.path)))
-    # What a presigner hoisted into the query is what it signed, whatever the header says.
+    # A header counts before what was hoisted: it is what the object gets.
     content_type, md5 = (
-        [*_hoisted(request, name), *request.values(name), b""][0] for name in (b"content-type", b"content-md5")
+        [*request.values(name), *_hoisted(request, name), b""][0] for name in (b"content-type", b"content-md5")
     )
     custom, resources = _custom_headers(request), _subresources(request)
     for path in paths:
@@ -134,8 +134,10 @@ def _hoisted(request: RawRequest, name: bytes) -> list[bytes]:
 def _custom_headers(request: RawRequest) -> bytes:
     merged = {name: list(values) for name, values in request.fields.items() if name.startswith(b"x-amz-")}
     for pair in request.pairs:
-        if pair.name.lower().startswith(b"x-amz-"):
-            merged.setdefault(pair.name.lower(), []).append(pair.value.strip())
+        name, value = pair.name.lower(), pair.value.strip()
+        # Clients send again as a header what they hoisted; two different values are signed as two.
+        if name.startswith(b"x-amz-") and merged.get(name) != [value]:
+            merged.setdefault(name, []).append(value)
     return b"".join(b"%s:%s\n" % (name, b",".join(merged[name])) for name in sorted(merged))
 
 

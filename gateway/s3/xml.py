@@ -78,10 +78,10 @@ def parse_parts(body: bytes) -> tuple[Part, ...]:
 
 
 def parse_deletions(body: bytes) -> DeletionBatch:
-    """The batch of a DeleteObjects. Raises S3Error MalformedXML."""
+    """The batch of a DeleteObjects, which may be empty. Raises S3Error MalformedXML."""
     root = _parse(body, "Delete")
     deletions = tuple(_read_deletion(element) for element in root if element.tag == "Object")
-    if not 1 <= len(deletions) <= MAX_DELETIONS:
+    if len(deletions) > MAX_DELETIONS:
         raise S3Error("MalformedXML")
     return DeletionBatch(deletions=deletions, is_quiet=(_child(root, "Quiet") or "").strip().lower() == "true")
 

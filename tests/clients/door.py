@@ -6,15 +6,16 @@ import base64
 import json
 import secrets
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+from storage import credentials
 from storage.credentials import Credential
 from storage.sealing import MasterKeys
-from tests.access_keys import make_key
 from tests.clients.endpoints import Endpoint
 from tests.clients.waiting import wait_until_listening
 from tests.integration.programs import Program
@@ -60,8 +61,15 @@ class Surroundings:
 class Door:
     """`safelight door`, once it listens, and a key of all scopes for it. Must be opened in the main thread."""
 
-    def __init__(self, folder: Path, around: Surroundings, certificates: Certificates | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        around: Surroundings,
+        certificates: Certificates | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         folder.mkdir()
+        self._around = around
         self._postgres_dsn = around.postgres_dsn
         self._log, ports = folder / "door.log", folder / "ports.json"
         environment = {
@@ -69,6 +77,7 @@ class Door:
             "SAFELIGHT_S3_PORT": "0",
             "SAFELIGHT_S3_DOMAINS": DOMAIN,
             "SAFELIGHT_PORTS_FILE": str(ports),
+            **(settings or {}),
         }
         if certificates:
             environment["SAFELIGHT_S3_TLS_CERT"] = certificates.certificate_file
@@ -76,7 +85,7 @@ class Door:
         self._program = Program("door", environment, self._log)
         try:
             url = self._wait_for_url(ports)
-            credential = run_apart(_make_key(around))
+            credential = self.make_key(name="clients")
         except BaseException:
             self._program.kill()
             raise
@@ -86,6 +95,10 @@ class Door:
             secret_key=credential.secret_key,
             ca_file=certificates.ca_file if certificates else None,
         )
+
+    def make_key(self, *, name: str, storage_access_key: str | None = None, storage_secret_key: str = "") -> Credential:
+        """A key of all scopes for it, with credentials of the storage's own where they are given."""
+        return run_apart(_make_key(self._around, name, storage_access_key, storage_secret_key))
 
     @property
     def log(self) -> str:
@@ -138,9 +151,22 @@ class Door:
         return str(json.loads(ports.read_text("utf-8"))["s3_url"])
 
 
-async def _make_key(around: Surroundings) -> Credential:
+async def _make_key(
+    around: Surroundings, name: str, storage_access_key: str | None, storage_secret_key: str
+) -> Credential:
+    master_keys, made = MasterKeys.parse(around.master_key), credentials.generate()
+    sealed_storage = master_keys.seal(storage_secret_key, access_key=made.access_key) if storage_access_key else None
     connection = await asyncpg.connect(around.postgres_dsn)
     try:
-        return await make_key(connection, MasterKeys.parse(around.master_key), name="clients")
+        await credentials.create(
+            connection,
+            made,
+            name=name,
+            scopes=credentials.SCOPES,
+            sealed_secret=master_keys.seal(made.secret_key, access_key=made.access_key),
+            storage_access_key=storage_access_key,
+            sealed_storage_secret=sealed_storage,
+        )
     finally:
         await connection.close()
+    return made
