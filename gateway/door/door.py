@@ -82,6 +82,7 @@ class Door:
         started_at = time.perf_counter()
         raw: RawRequest | None = None
         visit: Visit | None = None
+        failure: S3Error | None = None
         self.in_flight += 1
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
@@ -91,13 +92,14 @@ class Door:
                 visit = await self._admit(request, raw, request_id)
                 response = await self._serve(visit)
             except Exception as error:  # noqa: BLE001 - the one place where anything may end
-                response = answers.make_error(_translate(error), raw, request_id)
+                failure = _translate(error)
+                response = answers.make_error(failure, raw, request_id)
             finally:
                 self.in_flight -= 1
                 if visit is not None and visit.principal is not None:
                     self._rates.leave(visit.principal.access_key)
             seconds = time.perf_counter() - started_at
-            _log(request, visit, response, seconds)
+            _log(request, visit, response, seconds, failure)
             self.metrics.count(request, visit, response, seconds)
         if request.body_exists and not request.content.is_eof():
             response.force_close()  # what is left of the body must not be taken for the next request
@@ -454,8 +456,16 @@ def _translate(error: Exception) -> S3Error:
             return S3Error("InternalError")
 
 
-def _log(request: web.BaseRequest, visit: Visit | None, response: web.StreamResponse, seconds: float) -> None:
+def _log(
+    request: web.BaseRequest,
+    visit: Visit | None,
+    response: web.StreamResponse,
+    seconds: float,
+    failure: S3Error | None,
+) -> None:
     asked = visit.asked if visit is not None else None
+    # Of what was not let in, no more is known than what it says: never its query, which may hold a signature.
+    refused = {} if failure is None else {"code": failure.code, "path": request.raw_path.partition("?")[0]}
     log.info(
         "request.done",
         message="A request was answered.",
@@ -466,4 +476,5 @@ def _log(request: web.BaseRequest, visit: Visit | None, response: web.StreamResp
         access_key=visit.principal.access_key if visit is not None and visit.principal is not None else None,
         status=response.status,
         seconds=round(seconds, 4),
+        **refused,
     )

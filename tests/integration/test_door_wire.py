@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from storage.blobs import Blobs
 from storage.database import Database
@@ -234,3 +235,17 @@ async def test_a_stranger_chooses_nothing(site: Site, talk: Talk) -> None:
     for name, value in OVERRIDES.items():
         status, _, body = await talk.ask(lines.format(f"?{name.title()}={value}").encode())
         assert (status, b"<Code>InvalidRequest</Code>" in body) == (400, True), name
+
+
+async def test_the_log_says_why_a_request_was_refused(site: Site, talk: Talk) -> None:
+    """S3's code and the path stand in the one line of a refused request; its query, which may hold a signature, does
+    not."""
+    with capture_logs() as lines:
+        query: list[tuple[str, str | None]] = [("versionId", "not-for-the-log")]
+        draft = Draft(method="GET", path=f"/{site.bucket}/a.jpg", query=query)
+        assert (await talk.ask(signed(site, draft, secret="x" * 40)))[0] == 403
+        assert (await talk.ask(head(site), has_body=False))[0] == 200
+    refused, answered = (line for line in lines if line["event"] == "request.done")
+    assert (refused["code"], refused["path"]) == ("SignatureDoesNotMatch", f"/{site.bucket}/a.jpg")
+    assert "not-for-the-log" not in str(lines)
+    assert "code" not in answered
