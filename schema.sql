@@ -395,4 +395,11 @@ create table if not exists unusable_message (
 );
 create index if not exists unusable_message_reason on unusable_message (reason, id);
 
-insert into schema_version (version) values (1), (2), (3), (4), (5), (6), (7) on conflict do nothing;
+-- Version 8. The request that brought an object, so that it can be followed through the logs of every process.
+do $$ begin
+  if not exists (select from pg_attribute where attrelid = 'object'::regclass and attname = 'request_id') then
+    alter table object add column if not exists request_id text check (length(request_id) between 1 and 64);
+  end if;
+end $$;
+
+insert into schema_version (version) values (1), (2), (3), (4), (5), (6), (7), (8) on conflict do nothing;

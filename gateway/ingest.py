@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import structlog
 
 from processors.settings import JobSettings
 from storage import objects
@@ -33,7 +36,10 @@ async def record(
     gives `read_etag`: the ETag that the storage has under this key now, None for no such object. It is asked only where
     another generation is current already.
 
-    What the door itself found to be no photo (`stored.rejection`) is recorded as rejected, without jobs."""
+    What the door itself found to be no photo (`stored.rejection`) is recorded as rejected, without jobs.
+
+    The request id that the logs carry now is kept with the object: workers log it too."""
+    stored = replace(stored, request_id=structlog.contextvars.get_contextvars().get("request_id"))
     if read_etag is not None and await _was_overwritten(conn, stored, read_etag):
         return await objects.record_superseded(conn, stored)
     if stored.rejection is not None:

@@ -29,7 +29,8 @@ from storage import measures, pauses, reconciliation, workers
 from storage.database import DatabaseUnavailable
 
 FRESH_SECONDS: Final = 5.0
-REST: Final = 20  # asking may take one part in so many of Postgres' time
+REST: Final = 10  # asking may take one part in so many of a connection's time,
+STALE_SECONDS: Final = 60.0  # unless the numbers grew older than this
 _STATES: Final = ("ready", "running", "done", "rejected", "dead", "discarded")
 _ACTIONS: Final = ("repaired", "left")
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -164,7 +165,7 @@ class Metrics:
             await self._ask_postgres(context)
             took_seconds = time.monotonic() - began
             self._took.set(took_seconds)
-            self._ask_again_at = began + max(FRESH_SECONDS, REST * took_seconds)
+            self._ask_again_at = began + max(FRESH_SECONDS, took_seconds, min(STALE_SECONDS, REST * took_seconds))
 
     async def _ask_postgres(self, context: Context) -> None:
         for gauge in (self._jobs, self._oldest, self._paused):

@@ -70,6 +70,7 @@ class Dispatcher:
                 job_id=job["id"],
                 object_id=str(job["object_id"]),
                 state=job["state"],
+                **({"request_id": job["request_id"]} if job["request_id"] else {}),
             )
         return len(lost)
 

@@ -8,9 +8,11 @@ columns of the job are the retry, so this works with an empty Redis and after an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,6 +38,13 @@ class JobFailed(Exception):
     def __init__(self, claim: Claim) -> None:
         super().__init__(f"job {claim.job_id}")
         self.claim = claim
+
+
+def traced(claim: Claim) -> AbstractContextManager[object]:
+    """Lines that are logged in the block name the request that brought the photo, where one did."""
+    if claim.request_id is None:
+        return contextlib.nullcontext()
+    return structlog.contextvars.bound_contextvars(request_id=claim.request_id)
 
 
 class Corrupted(Exception):
@@ -144,7 +153,10 @@ class RetryMiddleware(TaskiqMiddleware):
                 "task.failed", message="A task failed outside of any job.", task=message.task_name, exc_info=exception
             )
             return
-        claim, error = exception.claim, exception.__cause__ or exception
+        with traced(exception.claim):
+            await self._settle(exception.claim, exception.__cause__ or exception)
+
+    async def _settle(self, claim: Claim, error: BaseException) -> None:
         verdict = decide(
             error,
             attempt=claim.attempt,

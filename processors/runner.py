@@ -17,7 +17,7 @@ import structlog
 
 from processors import registry
 from processors.contract import Artifact, Incomplete, Outcome, Processor, Source, Unprocessable
-from processors.retry import Corrupted, JobFailed
+from processors.retry import Corrupted, JobFailed, traced
 from processors.sandbox.pool import Sandbox
 from processors.settings import JobSettings
 from storage import failpoints, jobs, keys, objects
@@ -77,27 +77,30 @@ class Runner:
             return  # the nudge is lost, the job is not
         if claim is None:
             return
+        with traced(claim):
+            await self._run_claimed(claim)
+
+    async def _run_claimed(self, claim: Claim) -> None:
+        ids = {
+            "job_id": claim.job_id,
+            "object_id": str(claim.object_id),
+            "processor": claim.processor,
+            "attempt": claim.attempt,
+        }
+        log.info("job.started", message="A worker took the job.", waited_seconds=round(claim.waited_seconds, 3), **ids)
         with self._holding(claim) as held:
             try:
                 await failpoints.reach("claim.after")
                 outcome = await self._run(claim)
             except Fenced:
-                log.info("job.fenced", message="A late result was thrown away.", job_id=job_id, token=claim.token)
+                log.info("job.fenced", message="A late result was thrown away.", token=claim.token, **ids)
             except BaseException as error:
                 if held.lost:
-                    log.info("job.lost", message="The lease was lost; the run was stopped.", job_id=job_id)
+                    log.info("job.lost", message="The lease was lost; the run was stopped.", **ids)
                     return
                 raise JobFailed(claim) from error
             else:
-                log.info(
-                    "job.done",
-                    message="The job is done.",
-                    job_id=job_id,
-                    object_id=str(claim.object_id),
-                    processor=claim.processor,
-                    outcome=outcome,
-                    attempt=claim.attempt,
-                )
+                log.info("job.done", message="The job is done.", outcome=outcome, **ids)
 
     async def find_due(self) -> list[int]:
         """Due jobs, for when Redis is silent."""

@@ -38,6 +38,8 @@ class Claim:
     sha256: bytes | None
     size_bytes: int
     current: bool  # False: superseded or deleted since
+    request_id: str | None = None  # of the request that brought the object
+    waited_seconds: float = 0.0  # since it was due
 
     @property
     def runs(self) -> int:
@@ -67,7 +69,8 @@ async def claim(
           insert into job_attempt (job_id, token, processor, worker) select id, token, processor, worker from claimed
         )
         select claimed.id as job_id, token, processor, attempt, max_attempts, crashes, object_id, bucket, key, etag,
-               version_id, sha256, size_bytes, superseded_at is null and deleted_at is null as current
+               version_id, sha256, size_bytes, superseded_at is null and deleted_at is null as current, request_id,
+               extract(epoch from greatest(now() - run_at, interval '0'))::float8 as waited_seconds
         from claimed join object on object.id = claimed.object_id
         """,
         job_id,
@@ -200,7 +203,7 @@ async def bury(conn: Connection, claim: Claim, *, outcome: str, error: Mapping[s
 
 async def reap(conn: Connection, *, max_expiries: int, limit: int = 500) -> list[dict[str, Any]]:
     """Take back the jobs whose worker fell silent. Must run in a transaction. Returns [{id, object_id, state,
-    processor, error_code}]; those in state 'dead' had lost their lease too often."""
+    processor, error_code, request_id}]; those in state 'dead' had lost their lease too often."""
     rows = await conn.fetch(
         """
         with lost as (
@@ -218,7 +221,8 @@ async def reap(conn: Connection, *, max_expiries: int, limit: int = 500) -> list
           run_at = now(), error_code = 'lease_expired', error_group = '',
           error = '{"code": "lease_expired", "detail": "Its worker fell silent."}'
         from lost where job.id = lost.id
-        returning job.id, job.object_id, job.state, job.processor, job.error_code
+        returning job.id, job.object_id, job.state, job.processor, job.error_code,
+                  (select request_id from object where object.id = job.object_id) as request_id
         """,
         max_expiries,
         limit,

@@ -33,6 +33,7 @@ class StoredObject:
     filename: str | None = None
     upload_id: uuid.UUID | None = None  # of the direct upload that its metadata names (storage.uploads.read_id)
     rejection: Mapping[str, str] | None = None  # {code, detail}: the door sees already that it is no photo; no jobs
+    request_id: str | None = None  # of the request that brought them, at most 64 characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,8 +250,8 @@ async def _insert(conn: Connection, stored: StoredObject, *, superseded: bool = 
     await conn.execute(
         """
         insert into object (id, bucket, key, version_id, etag, sha256, size_bytes, content_type, filename, rejection,
-                            status, settled_at, superseded_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11,
+                            request_id, status, settled_at, superseded_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, $12,
                 case when $11::jsonb is not null then 'rejected' when $10 then 'ready' else 'processing' end,
                 case when $10 or $11 is not null then now() end, case when $10 then now() end)
         """,
@@ -265,4 +266,5 @@ async def _insert(conn: Connection, stored: StoredObject, *, superseded: bool = 
         stored.filename,
         superseded,
         rejection,
+        stored.request_id,
     )

@@ -6,6 +6,7 @@ What nobody can use is counted and sampled, and counts as done: its source would
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from typing import Literal
 
@@ -39,8 +40,9 @@ class Intake:
 
     async def take(self, body: bytes, origin: Origin) -> None:
         """Returns once all that the message tells is committed. Raises DatabaseUnavailable, BlobsUnavailable: then the
-        whole message may be given again."""
-        await self.act(await self.read(body), body, origin)
+        whole message may be given again. Lines that are logged over it, and what it brings, carry an id of its own."""
+        with structlog.contextvars.bound_contextvars(request_id=secrets.token_hex(8)):
+            await self.act(await self.read(body), body, origin)
 
     async def read(self, body: bytes) -> Reading:
         """What a message holds. Raises nothing."""

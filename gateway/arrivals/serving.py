@@ -14,7 +14,7 @@ from gateway.arrivals.tally import Tally
 from gateway.listening import stop_on_signals
 from gateway.settings import GatewaySettings
 from processors.settings import JobSettings
-from processors.vitals import Expose, expose_nothing, make_registry, render_with
+from processors.vitals import Expose, Vitals, expose_nothing, make_registry, register_process, render_with
 from storage.blobs import Blobs
 from storage.database import Database
 from storage.settings import StorageSettings
@@ -38,6 +38,8 @@ async def serve_events(
     stop = stop_on_signals()
     registry = make_registry()
     async with Database(storage) as database, Blobs(storage) as blobs, expose(render_with(registry)):
+        registry.register(Vitals("events", database, {"postgres": database, "s3": blobs}))
+        register_process(registry)
         tally = Tally(registry)
         settler = Settler(
             database,

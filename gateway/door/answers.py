@@ -40,7 +40,11 @@ def make_error(error: S3Error, raw: RawRequest | None, request_id: str) -> web.R
 def make_head(answer: Answer, request_id: str, *, origin: tuple[str, str] = ("", "")) -> web.StreamResponse:
     """The head of a relayed answer. `origin`: the storage's base URL and ours, for absolute locations."""
     response = web.StreamResponse(status=answer.status, headers=_relayable(answer.headers, origin))
-    response.headers.setdefault("x-amz-request-id", request_id)
+    # Our id, which is in our logs; the storage's own stays beside it, for those who ask its operator.
+    theirs = response.headers.get("x-amz-request-id")
+    if theirs is not None:
+        response.headers.setdefault("x-amz-id-2", theirs)
+    response.headers["x-amz-request-id"] = request_id
     if answer.status == 503:
         response.headers.setdefault("Retry-After", RETRY_AFTER_SECONDS)
     return response

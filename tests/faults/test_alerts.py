@@ -26,6 +26,7 @@ from safelight.embedded.identity import child_setup
 from storage import sealing
 from tests.faults.harness.ledger import Ledger
 from tests.faults.harness.programs import ROOT
+from tests.faults.harness.proxy import Proxy
 from tests.faults.harness.stack import Stack
 from tests.faults.harness.waiting import until
 
@@ -35,7 +36,7 @@ RULES: dict[str, str] = {
     for group in yaml.safe_load((MONITORING / "alerts.yml").read_text("utf-8"))["groups"]
     for rule in group["rules"]
 }
-QUICK = {"reconcile_interval_seconds": "0.5", "reconcile_pass_seconds": "1"}
+QUICK = {"reconcile_interval_seconds": "0.5", "reconcile_pass_seconds": "1", "reconcile_grace_seconds": "0"}
 
 
 class Prometheus:
@@ -116,6 +117,11 @@ async def knock(port: int) -> None:
         assert answer.status == 403
 
 
+def cut_off(proxy: Proxy) -> None:
+    proxy.refuse()
+    proxy.drop()
+
+
 def metrics_in(texts: Iterable[str]) -> set[str]:
     return {name for text in texts for name in re.findall(r"\bsafelight_[a-z0-9_]+", text)}
 
@@ -133,22 +139,24 @@ async def test_no_alert_in_order_and_the_right_ones_in_trouble(
     async with open_prometheus(tmp_path, ports) as prometheus:
 
         async def holds(*alerts: str) -> None:
-            async def held() -> bool:
-                return set(alerts) <= await prometheus.holding()
+            for alert in alerts:
 
-            await until(held, f"{', '.join(alerts)} hold", seconds=40)
+                async def held(expression: str = RULES[alert]) -> bool:
+                    return bool(await prometheus.ask(expression))
+
+                await until(held, f"{alert} holds", seconds=60)
 
         async def silent() -> bool:
             return await prometheus.holding() == set()
 
-        await until(prometheus.ready, "Prometheus has scraped all", seconds=40)
+        await until(prometheus.ready, "Prometheus has scraped all", seconds=60)
         await ledger.load(per_second=5, seconds=3)
         await stack.drain(seconds=20)
         assert await ledger.put(key="lost.jpg", wait=20) is not None
         photo = ledger.photo()
         assert await ledger.put(photo[: len(photo) // 8], wait=20) is not None  # to be rejected
         await knock(s3_port)
-        await until(silent, "in order no rule holds", seconds=40)
+        await until(silent, "in order no rule holds", seconds=60)
         dashboard = (MONITORING / "grafana" / "dashboards" / "safelight.json").read_text("utf-8")
         wanted = metrics_in([*RULES.values(), *expressions(json.loads(dashboard))]) - LAZY
 
@@ -161,7 +169,7 @@ async def test_no_alert_in_order_and_the_right_ones_in_trouble(
         await worker.stop()
         await ledger.put()
         await holds("SafelightProcessDown", "SafelightNoWorker")
-        stack.ground.redis_proxy.refuse()
+        cut_off(stack.ground.redis_proxy)
         await ledger.put()
         await stack.value("update job set run_at = now() - interval '2 min' where state = 'ready'")
         await holds("SafelightJobsWait", "SafelightDispatchLag")
@@ -172,15 +180,15 @@ async def test_no_alert_in_order_and_the_right_ones_in_trouble(
         await stack.blobs.delete(stack.bucket, "lost.jpg")
         await holds("SafelightOriginalsLost")
 
-        stack.ground.redis_proxy.refuse()
-        stack.ground.s3_proxy.refuse()
+        cut_off(stack.ground.redis_proxy)
+        cut_off(stack.ground.s3_proxy)
 
         async def both_down() -> bool:
             found = await prometheus.ask(RULES["SafelightDependencyDown"])
             down = {item["metric"]["dependency"] for item in found if item["metric"]["job"] == "safelight-gateway"}
             return down == {"redis", "s3"}
 
-        await until(both_down, "Redis and the storage are told to be down", seconds=40)
+        await until(both_down, "Redis and the storage are told to be down", seconds=60)
         await ledger.put(patience_seconds=0)
         await holds("SafelightRequestsFail")
         (gateway,) = stack.gateways

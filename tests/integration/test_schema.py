@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers import Servers, execute, fetch_value, run_apart
 
-VERSION = 7
+VERSION = 8
 
 
 @pytest.fixture
