@@ -189,7 +189,7 @@ async def test_no_alert_in_order_and_the_right_ones_in_trouble(
             return down == {"redis", "s3"}
 
         await until(both_down, "Redis and the storage are told to be down", seconds=60)
-        await ledger.put(patience_seconds=0)
+        await asyncio.gather(*(ledger.put(patience_seconds=0) for _ in range(10)))
         await holds("SafelightRequestsFail")
         (gateway,) = stack.gateways
         gateway.kill()
