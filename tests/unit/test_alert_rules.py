@@ -86,6 +86,10 @@ ORDINARY: Series = {
     **at_gateways("safelight_bucket_events_last_timestamp_seconds", 'source="ceph"', -7200),
     **at_gateways("safelight_bucket_event_messages_unusable_total", 'reason="not_json"', 3),
     **at_gateways("safelight_bucket_event_requests_refused_total", 'reason="token"', 0, 0.05),
+    **at_gateways("safelight_event_place_wait_seconds", "", 0.2),
+    **at_gateways("safelight_webhook_oldest_due_seconds", "", 3),
+    f'safelight_webhook_attempts_total{{{WORKER},outcome="failed"}}': (0, 1),
+    f'safelight_webhook_attempts_total{{{WORKER},outcome="dead"}}': (4, 0),
 }
 
 # What changes of it in each outage, and every alert that fires then.
@@ -173,6 +177,18 @@ OUTAGES: dict[str, tuple[Series, set[str]]] = {
     "bucket events cannot be read": (
         at_gateways("safelight_bucket_event_messages_unusable_total", 'reason="not_json"', 3, 0.2),
         {"SafelightBucketEventsUnusable"},
+    ),
+    "events get no place": (
+        at_gateways("safelight_event_place_wait_seconds", "", 0, STEP_SECONDS),
+        {"SafelightEventsWait"},
+    ),
+    "deliveries wait": (
+        at_gateways("safelight_webhook_oldest_due_seconds", "", 3, STEP_SECONDS),
+        {"SafelightDeliveriesWait"},
+    ),
+    "deliveries die": (
+        {f'safelight_webhook_attempts_total{{{WORKER},outcome="dead"}}': (4, 0.2)},
+        {"SafelightDeliveriesDie"},
     ),
     "a stranger knocks": (
         at_gateways("safelight_bucket_event_requests_refused_total", 'reason="token"', 4, 2),
