@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes Safelight's user and policy in MinIO, or brings them up to date. Safe to run at any time and again.
+# Makes Safelight's user and policy in MinIO, or brings them up to date, and has the bucket of photos tell the gateway
+# what is written to it. Safe to run at any time and again.
 # Wants mc's alias `storage` to be the administrator (MC_HOST_storage), and S3_ACCESS_KEY and S3_SECRET_KEY.
 set -eu
 
@@ -15,3 +16,8 @@ case $attached in
 *safelight-storage*) ;;
 *) mc admin policy attach storage safelight-storage --user "$S3_ACCESS_KEY" ;;
 esac
+
+# Target 1 is switched on by MinIO's environment. Photos that come by Safelight's doors need none of this.
+mc mb --ignore-existing storage/photos
+mc event add --ignore-existing storage/photos arn:minio:sqs::1:webhook --event put,delete ||
+	echo "Bucket events are not set up: \`safelight setup bucket photos\` says why." >&2

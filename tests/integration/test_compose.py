@@ -38,7 +38,7 @@ EXAMPLE = (ROOT / ".env.example").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PACKAGES = ("gateway", "processors", "storage", "safelight")
 REFERENCE = re.compile(r"\$\$|\$\{(\w+)(?:(:[-?])([^}]*))?\}")
-SECRET = re.compile(r"PASSWORD|SECRET|MASTER_KEY|_DSN|REDIS_URL|MC_HOST")
+SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|MASTER_KEY|_DSN|REDIS_URL|MC_HOST")
 Compose = dict[str, Any]
 
 
