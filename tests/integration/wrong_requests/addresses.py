@@ -122,9 +122,9 @@ def _of_both(world: World) -> dict[str, tuple[Change, frozenset[str]]]:
         "hash_added": (lambda d, _: d.headers.append(("x-amz-content-sha256", sha256(b"x"))), DENIED | MISMATCH),
         "hash_in_query": (lambda d, _: d.query.append(("X-Amz-Content-Sha256", sha256(b"x"))), MISMATCH),
         "states_more": (longer, SILENT),
-        "states_no_length": (
-            lambda d, _: (d.headers.append(("Transfer-Encoding", "chunked")), setattr(d, "body", b"0\r\n\r\n")),
-            frozenset({"MissingContentLength"}),
+        "states_no_length_and_no_end": (
+            lambda d, _: (d.headers.append(("Transfer-Encoding", "chunked")), setattr(d, "body", b"4\r\nabcd\r\n")),
+            SILENT,
         ),
         "hangs_up": (
             lambda d, rng: (setattr(d, "hangs_up", True), setattr(d, "sent", rng.randrange(len(d.body)))),
@@ -232,7 +232,10 @@ def _of_v2(world: World) -> dict[str, tuple[Change, frozenset[str]]]:
         "uncovered": (lambda d, _: d.query.append(("attributes", None)), DENIED),
         "uncovered_retention": (lambda d, _: d.query.append(("retention", None)), DENIED),
         "acl_in_query": (lambda d, _: d.query.append(("x-amz-acl", "public-read")), MISMATCH),
-        "type_in_query": (lambda d, _: d.query.append(("content-type", "text/html")), MISMATCH),
+        "type_in_query": (
+            lambda d, _: (d.drop("content-type"), d.query.append(("content-type", "text%2Fhtml"))),
+            MISMATCH,
+        ),
         "signed_chunks": (
             lambda d, _: d.headers.append(("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")),
             REQUEST,

@@ -55,7 +55,7 @@ def _cases(world: World) -> Iterator[tuple[Recipe, str, Signature, Change, froze
     yield DELETE_MANY, "in_other_place", world.narrow, lambda *_: None, DENIED
     yield DELETE_MANY, "no_xml", who, lambda d, _: _bare(d, b"all of them"), XML
     yield DELETE_MANY, "too_many", who, lambda d, _: _bare(d, _deletion(1001)), XML
-    for text in ("torrent", "retention", "legal-hold", "select", "restore", "encryption", "unheard-of"):
+    for text in ("torrent", "select", "restore", "encryption", "renameObject", "session", "unheard-of"):
         yield PUT, f"sub_{text}", who, _adder(text), MISSING
     yield PUT, "two_subs", who, lambda d, _: d.query.extend([("acl", None), ("tagging", None)]), REQUEST
     kept = world.path(world.kept[0])

@@ -160,7 +160,7 @@ def _authorization(world: World) -> dict[str, tuple[Change, frozenset[str]]]:
         "bearer": (lambda d, _: d.set(AUTH, f"Bearer {who}.{world.who.secret_key}"), ARGUMENT),
         "basic": (lambda d, _: d.set(AUTH, "Basic dXNlcjpwYXNzd29yZA=="), ARGUMENT),
         "gone": (lambda d, _: d.drop(AUTH), DENIED),
-        "empty": (lambda d, _: d.set(AUTH, ""), ARGUMENT),
+        "empty": (lambda d, _: d.set(AUTH, ""), DENIED),
         "twice": (lambda d, _: d.headers.append((AUTH, d.header(AUTH))), ARGUMENT),
         "words": (lambda d, _: d.set(AUTH, "AWS4-HMAC-SHA256 let me in"), MALFORMED),
     }

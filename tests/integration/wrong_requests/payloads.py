@@ -42,7 +42,6 @@ from tests.integration.wrong_requests.wrongs import (
 )
 
 HASH_MISMATCH = frozenset({"XAmzContentSHA256Mismatch"})
-LENGTH = frozenset({"MissingContentLength"})
 ANY_OF_A_STREAM = MISMATCH | REQUEST | INCOMPLETE | TRAILER | DIGEST
 ChangeFrames = Callable[[Frames, Random], None]
 
@@ -79,9 +78,14 @@ def _plain(recipe: Recipe) -> dict[str, tuple[Change, frozenset[str]]]:
     def state_more(draft: Draft, rng: Random) -> None:
         draft.headers.append(("Content-Length", str(len(draft.body) + rng.randrange(1, 20))))
 
-    def state_none(draft: Draft, _: Random) -> None:
+    def chunk(draft: Draft, rng: Random) -> None:
+        flip(draft, rng)
         draft.headers.append(("Transfer-Encoding", "chunked"))
         draft.body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(draft.body), draft.body)
+
+    def chunk_without_end(draft: Draft, rng: Random) -> None:
+        draft.headers.append(("Transfer-Encoding", "chunked"))
+        draft.body = b"%x\r\n%s\r\n" % (len(draft.body), draft.body)
 
     return {
         "first_byte": (lambda d, rng: setattr(d, "body", other_byte(d.body, 0, rng)), codes),
@@ -97,7 +101,8 @@ def _plain(recipe: Recipe) -> dict[str, tuple[Change, frozenset[str]]]:
         # Unless what is left over came in time to be taken for a second request.
         "states_less": (state_less, codes | {"BadRequest"}),
         "states_more": (state_more, SILENT),
-        "states_no_length": (state_none, LENGTH),
+        "states_no_length": (chunk, codes),
+        "states_no_length_and_no_end": (chunk_without_end, SILENT),
     }
 
 
