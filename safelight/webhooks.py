@@ -6,20 +6,16 @@ Needs Postgres alone, and the master key where a secret is made. Sending is the 
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import uuid
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from processors.webhooks import signing, targets
 from processors.webhooks.targets import TargetRefused
-from safelight import console
+from safelight import console, webhook_tables
 from safelight.console import AsJson
 from safelight.settings import SettingsError, webhook_settings
 from storage import deliveries, events, webhooks
@@ -73,15 +69,15 @@ def create_webhook(
         sealed_secret=_masters().seal(secret, access_key=str(webhook_id)),
     )
 
-    async def create(conn: Connection) -> dict[str, Any] | None:
+    async def create(conn: Connection) -> dict[str, Any]:
         await webhooks.create(conn, new, most=settings.max_webhooks)
-        return await webhooks.find(conn, webhook_id)
+        return await _find(conn, webhook_id)
 
     try:
         found = console.with_connection(create)
     except TooManyWebhooks:
         console.fail(f"There may be {settings.max_webhooks} webhooks (SAFELIGHT_MAX_WEBHOOKS). Delete one first.")
-    _show_secret(found, secret, as_json=as_json)
+    webhook_tables.print_secret(found, secret, as_json=as_json)
 
 
 @webhooks_app.command("list")
@@ -89,34 +85,19 @@ def list_webhooks(as_json: AsJson = False) -> None:
     """List the webhooks, without their secrets, and how their deliveries do."""
     rows = console.with_connection(webhooks.find_all)
     if as_json:
-        _print_json(rows)
+        webhook_tables.print_json(rows)
         return
-    table = Table("Id", "Name", "URL", "Wants", "State", *STATES, box=None, header_style="bold")
-    for row in rows:
-        counts = [str(row["deliveries"].get(state, "")) for state in STATES]
-        table.add_row(str(row["id"]), row["name"], row["url"], _wants(row), _state(row), *counts)
-    _console().print(table)
+    webhook_tables.print_webhooks(rows)
 
 
 @webhooks_app.command("show")
 def show_webhook(webhook: WebhookId, as_json: AsJson = False) -> None:
     """Show one webhook."""
-    row = _with_webhook(webhook, webhooks.find)
-    assert row is not None
+    row = _with_webhook(webhook, _find)
     if as_json:
-        _print_json(row)
+        webhook_tables.print_json(row)
         return
-    for title, text in (
-        ("Id", row["id"]),
-        ("Name", row["name"]),
-        ("URL", row["url"]),
-        ("Wants", _wants(row)),
-        ("State", _state(row)),
-        ("Made by", f"{row['created_by']}, {_time(row['created_at'])}"),
-        ("Old secret", f"signs until {_time(row['old_secret_until'])}" if row["old_secret_until"] else "none"),
-        ("Deliveries", ", ".join(f"{number} {state}" for state, number in row["deliveries"].items()) or "none"),
-    ):
-        typer.echo(f"{title:<12}{text}")
+    webhook_tables.print_webhook(row)
 
 
 @webhooks_app.command("enable")
@@ -144,12 +125,12 @@ def rotate_secret(
     """Give it another secret and print that, once. For a while requests carry both signatures."""
     masters, secret = _masters(), signing.make_secret()
 
-    async def rotate(conn: Connection, webhook_id: uuid.UUID) -> dict[str, Any] | None:
+    async def rotate(conn: Connection, webhook_id: uuid.UUID) -> dict[str, Any]:
         sealed = masters.seal(secret, access_key=str(webhook_id))
         await webhooks.rotate(conn, webhook_id, sealed_secret=sealed, overlap_hours=overlap_hours)
-        return await webhooks.find(conn, webhook_id)
+        return await _find(conn, webhook_id)
 
-    _show_secret(_with_webhook(webhook, rotate), secret, as_json=as_json)
+    webhook_tables.print_secret(_with_webhook(webhook, rotate), secret, as_json=as_json)
 
 
 @webhooks_app.command("test")
@@ -175,21 +156,9 @@ def list_deliveries(
         webhook, lambda conn, found: deliveries.find_page(conn, found, state=state, before_id=None, limit=limit)
     )
     if as_json:
-        _print_json(rows)
+        webhook_tables.print_json(rows)
         return
-    table = Table("Id", "Event", "Type", "State", "Attempts", "Answer", "Made", "Next", box=None, header_style="bold")
-    for row in rows:
-        table.add_row(
-            str(row["id"]),
-            row["event_id"],
-            row["type"],
-            row["state"],
-            str(row["attempts_in_all"]),
-            _answer(row),
-            _time(row["created_at"]),
-            _time(row["run_at"]) if row["state"] == "ready" else "",
-        )
-    _console().print(table)
+    webhook_tables.print_deliveries(rows)
 
 
 @webhooks_app.command("delivery")
@@ -199,21 +168,9 @@ def show_delivery(webhook: WebhookId, delivery: DeliveryId, as_json: AsJson = Fa
     if row is None:
         console.fail(f"There is no delivery {delivery}. `safelight webhooks deliveries {webhook}` lists them.")
     if as_json:
-        _print_json(row)
+        webhook_tables.print_json(row)
         return
-    typer.echo(json.dumps(row["body"], indent=2, ensure_ascii=False))
-    typer.echo(f"It is {row['state']}.")
-    table = Table("#", "Started", "Seconds", "Outcome", "Answer", "Next", box=None, header_style="bold")
-    for attempt in row["attempts"]:
-        table.add_row(
-            str(attempt["number"]),
-            _time(attempt["started_at"]),
-            f"{attempt['seconds']:.2f}" if attempt["seconds"] is not None else "",
-            attempt["outcome"] or "under way",
-            _answer(attempt),
-            _time(attempt["retry_at"]),
-        )
-    _console().print(table)
+    webhook_tables.print_delivery(row)
 
 
 @webhooks_app.command("redeliver")
@@ -265,6 +222,12 @@ def _with_webhook(text: str, action: Callable[[Connection, uuid.UUID], Awaitable
     return console.with_connection(act)
 
 
+async def _find(conn: Connection, webhook_id: uuid.UUID) -> dict[str, Any]:
+    found = await webhooks.find(conn, webhook_id)
+    assert found is not None, "it was there in this very transaction"
+    return found
+
+
 def _settings() -> Any:
     try:
         return webhook_settings(os.environ)
@@ -295,47 +258,3 @@ def _actor() -> str:
         return f"{getpass.getuser()} (command line)"
     except (KeyError, OSError):
         return "command line"
-
-
-def _show_secret(row: dict[str, Any] | None, secret: str, *, as_json: bool) -> None:
-    assert row is not None
-    if as_json:
-        _print_json({**row, "secret": secret})
-        return
-    typer.echo(f"Webhook  {row['id']}")
-    typer.echo(f"Wants    {_wants(row)}")
-    typer.echo(f"Secret   {secret}")
-    typer.echo("The secret is not shown again: give it to the receiver now.")
-    typer.echo(f"Try it:  safelight webhooks test {row['id']}")
-
-
-def _wants(row: dict[str, Any]) -> str:
-    where = f" of {row['bucket'] or '*'}/{row['prefix']}*" if row["bucket"] or row["prefix"] else ""
-    return f"{', '.join(row['types']) or 'everything'}{where}"
-
-
-def _state(row: dict[str, Any]) -> str:
-    if not row["enabled"]:
-        return "disabled" if row["disabled_reason"] == "asked" else "disabled: it answered 410 Gone"
-    return f"failing since {_time(row['failing_since'])}" if row["failing_since"] else "enabled"
-
-
-def _answer(row: dict[str, Any]) -> str:
-    parts = [str(row["status_code"] or ""), row["error_code"] or ""]
-    return " ".join(part for part in parts if part)
-
-
-def _time(at: datetime | None) -> str:
-    return at.strftime("%Y-%m-%d %H:%M:%S") if at else ""
-
-
-def _print_json(content: Any) -> None:
-    typer.echo(json.dumps(content, indent=2, default=_write))
-
-
-def _write(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _console() -> Console:
-    return Console(width=None if os.isatty(1) else 200)

@@ -78,7 +78,7 @@ def test_without_a_token_every_protected_operation_is_401(stack: Stack, document
         assert status == (401 if item["security"] else 200), f"{method} {path}"
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_the_gateway_does_what_the_document_says(stack: Stack, document: dict[str, Any], tmp_path: Path) -> None:
     """Hundreds of generated requests, valid and not, alone and in sequences: no server error, no undocumented status,
     content type or shape, invalid data refused, nothing open without a token."""
@@ -92,14 +92,14 @@ def test_the_gateway_does_what_the_document_says(stack: Stack, document: dict[st
             *("--header", f"Authorization: Bearer {stack.connection['token']}"),
             *("--checks", "all", "--exclude-checks", LEFT_OUT),
             *("--exclude-path", STREAM),
-            *("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "15", "--seed", "1"),
+            *("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "8", "--seed", "1"),
             *("--generation-database", "none", "--request-timeout", "30", "--no-color"),
         ],
         cwd=tmp_path,  # it leaves files where it runs, and no configuration of anybody's may be found
         env={**os.environ, "NO_PROXY": "127.0.0.1"},
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-2_000:]

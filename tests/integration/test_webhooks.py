@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import itertools
 import random
+import ssl
 import uuid
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from prometheus_client import CollectorRegistry
@@ -30,6 +32,7 @@ from storage.sealing import MasterKeys
 from storage.webhooks import NewWebhook
 from tests.integration.receiving import Received, Receiver
 from tests.integration.stage import add_photo, fetch, in_transaction, until, value
+from tests.servers import fetch_value
 
 MASTERS = MasterKeys.parse(sealing.generate())
 LOCAL = "127.0.0.0/8"
@@ -388,6 +391,8 @@ class Names(AbstractResolver):
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
         self.asked.append(host)
+        if host not in self.answers:
+            raise OSError("no such name")
         left = self.answers[host]
         found = left.pop(0) if len(left) > 1 else left[0]
         return [
@@ -436,6 +441,86 @@ async def test_addresses_of_ones_own_are_closed_by_default(database: Database, a
             assert await settled(database) == {"dead": 3}
         assert receiver.received == receiver.forged == []
     assert {row["error_code"] for row in await log_of(database)} == {"address_refused"}
+
+
+async def test_https_is_verified_against_the_name(database: Database) -> None:
+    """A certificate of a trusted authority for that name is taken; one for another name, or of a stranger, is not."""
+    secret, authority = signing.make_secret(), trustme.CA()
+    trusting, serving, strange = ssl.create_default_context(), *(server_context() for _ in range(2))
+    authority.configure_trust(trusting)
+    authority.issue_cert("hook.test").configure_cert(serving)
+    trustme.CA().issue_cert("hook.test").configure_cert(strange)
+    names = Names({"hook.test": [["127.0.0.1"]], "other.test": [["127.0.0.1"]]})
+    async with (
+        Receiver(secret=secret, tls=serving) as receiver,
+        Receiver(secret=secret, tls=strange) as impostor,
+    ):
+        await make_webhook(database, f"https://hook.test:{receiver.port}/", secret)
+        await make_webhook(database, f"https://other.test:{receiver.port}/", secret)
+        await make_webhook(database, f"https://hook.test:{impostor.port}/", secret)
+        await happen(database, 1)
+        async with worker(database, resolver=names, tls=trusting, webhook_attempts=1):
+            assert await settled(database) == {"delivered": 1, "dead": 2}
+        assert len(receiver.received) == 1
+        assert impostor.received == impostor.forged == receiver.forged == []
+    errors = [row["error"] for row in await log_of(database) if row["outcome"] == "dead"]
+    assert all("Certificate" in error or "certificate" in error for error in errors), errors
+
+
+def server_context() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+
+async def test_an_outage_of_postgres_only_delays(postgres_dsn: str, database: Database) -> None:
+    """Connections that are cut off while deliveries are under way, again and again: each event arrives, each delivery
+    ends once."""
+    secret = signing.make_secret()
+
+    async def slowly(_: Received) -> web.Response:
+        await asyncio.sleep(0.02)
+        return web.Response()
+
+    async with Receiver(secret=secret, reply=slowly) as receiver:
+        await make_webhook(database, receiver.url, secret)
+        await happen(database, 60)
+        cut = (
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        )
+        async with worker(database, lease_margin_seconds=1, webhook_timeout_seconds=1):
+            for number in range(1, 6):
+
+                async def so_many(number: int = number) -> bool:
+                    return len(set(receiver.ids)) >= number * 10
+
+                await until(so_many, seconds=30, what=f"{number * 10} events have arrived")
+                assert await fetch_value(postgres_dsn, cut) >= 1
+            assert await settled(database, seconds=60) == {"delivered": 60}
+    assert set(receiver.ids) == {events.write_id(seq) for seq in range(1, 61)}
+    rows = await fetch(
+        database, "select count(*) as n from delivery_attempt where outcome = 'delivered' group by delivery_id"
+    )
+    assert [row["n"] for row in rows] == [1] * 60
+
+
+@pytest.mark.parametrize(
+    ("host", "code"), [("lost.test", "unreachable"), ("refusing.test", "unreachable"), ("mute.test", "no_answer")]
+)
+async def test_what_cannot_be_reached_is_tried_again(database: Database, host: str, code: str) -> None:
+    """A name without an address, a port where nobody listens, a server that hangs up: each a failure that says so."""
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1] if host == "mute.test" else 9
+    names = Names({"refusing.test": [["127.0.0.1"]], "mute.test": [["127.0.0.1"]]})
+    async with server:
+        await make_webhook(database, f"http://{host}:{port}/", signing.make_secret())
+        await happen(database, 1)
+        async with worker(database, resolver=names, webhook_attempts=2):
+            assert await settled(database) == {"dead": 1}
+    assert [row["error_code"] for row in await log_of(database)] == [code] * 2
 
 
 async def test_a_proxy_of_the_environment_is_not_used(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
