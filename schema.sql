@@ -225,7 +225,7 @@ create table if not exists upload (
   key           text not null check (octet_length(key) between 1 and 1024),
   filename      text,
   content_type  text,                                   -- null: nothing was promised
-  size_bytes    bigint check (size_bytes > 0),          -- null: nothing was promised
+  size_bytes    bigint check (size_bytes > 0),          -- null: a form, which has a limit of its own
   part_bytes    bigint check (part_bytes > 0),
   multipart_id  text,                                   -- the storage's own id
   created_at    timestamptz not null default now(),
@@ -235,7 +235,7 @@ create table if not exists upload (
   closed_at     timestamptz,                            -- nothing is left for the housekeeping to do
   check ((method = 'multipart') = (multipart_id is not null)),
   check ((method = 'multipart') = (part_bytes is not null)),
-  check (method <> 'multipart' or size_bytes is not null)
+  check (method = 'post' or size_bytes is not null)
 );
 create index if not exists upload_open on upload (principal) where object_id is null and aborted_at is null;
 create index if not exists upload_unclosed on upload (expires_at) where closed_at is null;

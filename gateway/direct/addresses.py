@@ -1,6 +1,6 @@
 """The signed addresses of a direct upload, against the storage as clients see it. Does no I/O.
 
-Each holds the client to what was agreed: key, kind, size where it is known, the metadata that prove where the object
+Each holds the client to what was agreed: key, kind, size, the metadata that prove where the object
 came from, and for a PUT that nothing is replaced.
 """
 
@@ -79,8 +79,8 @@ class Addresses:
             _META: str(self._upload.id),
         }
         # Signed, but not to be set by anybody: browsers refuse to, and every client sends it by itself.
-        sized = {"content-length": str(self._upload.size_bytes)} if self._upload.size_bytes else {}
-        return {"url": self._presign({**headers, **sized}, {}), "headers": headers}
+        sized = {**headers, "content-length": str(self._upload.size_bytes)}
+        return {"url": self._presign(sized, {}), "headers": headers}
 
     def _form(self) -> dict[str, Any]:
         size_bytes = self._upload.size_bytes

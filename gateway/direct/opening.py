@@ -130,8 +130,10 @@ def _check_size(method: str, size_bytes: int | None, context: Context) -> None:
     most = context.settings.max_upload_bytes
     if size_bytes is not None and size_bytes > most:
         raise Problem("too_large", f"At most {most} bytes are taken (SAFELIGHT_MAX_UPLOAD_BYTES).", max_bytes=most)
-    if method == "multipart" and size_bytes is None:
-        raise _invalid("size_bytes", "Needed for a multipart upload: it decides how many parts there are.")
+    if method != "post" and size_bytes is None:
+        raise _invalid(
+            "size_bytes", f"Needed for {method}: nothing else bounds what its addresses take. A form needs none."
+        )
     if method != "multipart" and size_bytes is not None and size_bytes > MAX_PART_BYTES:
         raise _invalid("method", f"More than {MAX_PART_BYTES} bytes need the method multipart.")
 

@@ -37,7 +37,7 @@ class OpenUploadBody(Schema):
     size_bytes = fields.Integer(
         strict=True,
         validate=validate.Range(min=1, max=_MAX_BYTES),
-        metadata={"description": "The storage then takes exactly so many. Needed for multipart."},
+        metadata={"description": "The storage then takes exactly so many. Needed but for a form."},
     )
     part_bytes = fields.Integer(
         strict=True,

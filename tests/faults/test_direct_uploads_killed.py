@@ -47,7 +47,7 @@ class Uploader:
             assert answer.status == 200, await answer.text()
 
     async def put(self, body: bytes, key: str) -> dict[str, Any]:
-        upload = await self.open(key=key)
+        upload = await self.open(key=key, size_bytes=len(body))
         await self.send(upload["url"], body, upload["headers"])
         return upload
 
@@ -124,7 +124,7 @@ async def test_row_06_never_completed(stack: Stack, open_ledger: OpenLedger) -> 
     (gateway,) = stack.gateways
     ledger = open_ledger()
     client = Uploader(ledger=ledger)
-    arrived, _ = await client.put(ledger.photo(), "arrived.jpg"), await client.open(key="never.jpg")
+    arrived, _ = await client.put(ledger.photo(), "arrived.jpg"), await client.open(key="never.jpg", size_bytes=9)
     try:
         await client.complete(arrived)
     except (aiohttp.ClientError, OSError):

@@ -76,7 +76,7 @@ async def test_ceph_lets_rejected_photos_be_moved(start_app: StartApp) -> None:
     app = await start_app(quarantine=True)
     for bucket in (app.bucket, app.context.storage.quarantine_bucket):
         await app.context.blobs.ensure_bucket(bucket)
-    upload = await app.open(key="odd.jpg")
+    upload = await app.open(key="odd.jpg", size_bytes=6 * 99)
     assert await app.put(upload, b"words " * 99) == (200, "")
     assert (await app.complete(upload))[1]["status"] == "rejected"
     await sweep(app.context)

@@ -21,7 +21,7 @@ TEXT = b"A wedding, described in words. " * 40
 
 async def upload(app: App, body: bytes = TEXT, key: str = "odd.jpg") -> dict[str, Any]:
     """The photo that a direct upload of these bytes becomes."""
-    opened = await app.open(key=key)
+    opened = await app.open(key=key, size_bytes=len(body))
     assert await app.put(opened, body) == (200, "")
     status, photo = await app.complete(opened)
     assert status == 201
