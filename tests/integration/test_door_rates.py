@@ -28,6 +28,11 @@ def make_rates(url: str, **more: Any) -> Rates:
     return Rates(GatewaySettings(**{"s3_requests_per_second": 100.0, "s3_requests_burst": 50, **more}), url)
 
 
+def at_most(seconds: float, *, processes: int) -> float:
+    """How many requests may pass in that time: the burst and one, a batch of 5 in each process, and the rate."""
+    return 51 + 5 * processes + 100 * seconds
+
+
 async def spend(rates: Rates, count: int, *, key: str = "a") -> int:
     """How many of so many requests pass."""
     refused = 0
@@ -42,8 +47,9 @@ async def spend(rates: Rates, count: int, *, key: str = "a") -> int:
 async def test_a_burst_passes_and_then_the_rate(redis_url: str) -> None:
     """All processes together let a burst through, and a batch more each; then the rate. Other keys are untouched."""
     one, two = make_rates(redis_url), make_rates(redis_url)
+    began_at = time.monotonic()
     passed = await spend(one, 200) + await spend(two, 200)
-    assert 50 <= passed <= 65
+    assert 50 <= passed <= at_most(time.monotonic() - began_at, processes=2)
     assert await spend(one, 10, key="b") == 10
     began_at, passed = time.monotonic(), 0
     while passed < 30:
@@ -88,8 +94,9 @@ async def test_each_process_counts_for_itself_while_redis_is_away(valkey: Valkey
         valkey.suspend()
     began_at = time.monotonic()
     passed = await spend(rates, 300)
-    assert time.monotonic() - began_at < 1
-    assert 50 <= passed <= 120
+    seconds = time.monotonic() - began_at
+    assert seconds < 3
+    assert 50 <= passed <= at_most(seconds, processes=1)
     if failure == "stopped":
         valkey.start()
     else:
