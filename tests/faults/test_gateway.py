@@ -120,6 +120,7 @@ async def test_row_06_killed_while_it_deletes(stack: Stack, open_ledger: OpenLed
         pass
     else:
         raise AssertionError("the gateway answered")
+    await killed.ended(seconds=10)
     assert (killed.exit_code, killed.hits("sweep.before_delete")) == (-signal.SIGKILL, 1)
     assert len(await list_bucket(stack, stack.derived_bucket)) == 2
     other = await stack.start_gateway(failpoint="sweep.before_delete:raise:1")
