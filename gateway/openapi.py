@@ -106,6 +106,8 @@ def describe() -> dict[str, Any]:
         ],
     )
     spec.components.security_scheme("key", {"type": "http", "scheme": "bearer", "description": "A key's token."})
+    hook = {"type": "http", "scheme": "bearer", "description": "SAFELIGHT_HOOK_TOKEN, for storages."}
+    spec.components.security_scheme("hook", hook)
     spec.components.schema("Problem", schema=ProblemSchema)
     for route in ROUTES:
         spec.path(
@@ -170,7 +172,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "description": route.description,
         "parameters": parameters,
         "responses": {str(status): _response(answer) for status, answer in route.answers.items()},
-        "security": [{"key": []}] if route.scope else [],
+        "security": [{"key": []}] if route.scope else [{route.own_scheme: []}] if route.own_scheme else [],
     }
     if route.scope:
         limited = "" if route.opens_to_limited else " Closed to keys that are limited to buckets or prefixes."

@@ -64,6 +64,7 @@ class Route:
     path: str  # aiohttp's syntax
     handler: Handler
     scope: Scope | None  # None: open to anyone
+    own_scheme: str | None = None  # where `scope` is None and the handler itself asks for another kind of token
     opens_to_limited: bool = False  # True: the handler itself keeps a limited key to its places
     tag: str
     summary: str

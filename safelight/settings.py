@@ -45,6 +45,10 @@ class ProcessSettings:
     data_dir: str = field(
         default=".safelight", metadata=setting("Where `safelight up` keeps its servers' data and secrets.")
     )
+    up_events: str = field(
+        default="on",
+        metadata=setting("on or off: whether the storage of `safelight up` tells its gateway what is written to it."),
+    )
     log_format: str = field(default="console", metadata=setting("console or json."))
     log_level: str = field(default="info", metadata=setting("debug, info, warning or error."))
     metrics_host: str = field(
@@ -219,6 +223,8 @@ def _check_text(name: str, text: str) -> None:
         raise ValueError("each token must have 16 characters or more; `openssl rand -hex 20` makes one")
     if name == "webhook_allow":
         parse_networks(text)
+    if name == "up_events" and text not in ("on", "off"):
+        raise ValueError("it must be on or off")
     if name == "log_format" and text not in ("console", "json"):
         raise ValueError("it must be console or json")
     if name == "s3_anonymous" and text not in ("refuse", "storage"):

@@ -135,7 +135,7 @@ class Run:
         if not token:
             token = environment[EVENTS_HOOK] = keep_hook_token(data_dir)
         for server in servers:
-            if isinstance(server, SeaweedFS):
+            if isinstance(server, SeaweedFS) and process_settings(environment).up_events == "on":
                 server.push_events(hook_url(environment), token)
 
     def start_servers(self, servers: list[Server]) -> None:

@@ -12,6 +12,7 @@ ROUTES = (
         path="/hooks/bucket-events",
         handler=receiving.post_bucket_event,
         scope=None,
+        own_scheme="hook",
         tag="bucket events",
         summary="Take what a storage tells of its objects",
         description="For MinIO, Ceph RGW, RustFS, SeaweedFS, EventBridge and SNS. Needs `Authorization: Bearer "

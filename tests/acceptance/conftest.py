@@ -20,7 +20,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         SAFELIGHT_SNOOZE_SECONDS="0.5",
         SAFELIGHT_MAX_UPLOAD_BYTES="16MiB",
         SAFELIGHT_WEBHOOK_SLOTS="0",  # generated requests make webhooks that lead anywhere
-        SAFELIGHT_RECONCILE_INTERVAL_SECONDS="0",  # originals that a test deletes are to be missed by the jobs
+        # Originals that a test deletes are to be missed by the jobs, and by nobody else.
+        SAFELIGHT_RECONCILE_INTERVAL_SECONDS="0",
+        SAFELIGHT_UP_EVENTS="off",
     )
     try:
         made.start()
