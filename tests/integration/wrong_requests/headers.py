@@ -50,6 +50,7 @@ def wrong_headers(world: World, rng: Random) -> Iterator[Wrong]:
     for recipe in ALL:
         yield from changed(world, recipe, rng, _wherever(world, recipe))
         yield from changed(world, recipe, rng, _authorization(world))
+        yield from _each_signed(world, recipe, rng)
         yield from _signed_wrongly(world, recipe, rng)
     for recipe in STORING:
         yield from changed(world, recipe, rng, _of_objects(world))
@@ -190,6 +191,25 @@ def _signed_wrongly(world: World, recipe: Recipe, rng: Random) -> Iterator[Wrong
     }
     for name, (signer, codes) in signers.items():
         yield Wrong(name=f"{recipe.name}.{name}", draft=made(world, recipe, rng, signer).draft, codes=codes)
+
+
+def _each_signed(world: World, recipe: Recipe, rng: Random) -> Iterator[Wrong]:
+    """Every signed header but those that the signature itself is made of: changed, gone, and there twice."""
+    stated = made(world, recipe, rng).draft.header(AUTH).partition("SignedHeaders=")[2].partition(",")[0]
+    for name in sorted(set(stated.split(";")) - {"host", DATE, SHA}):
+        for what in ("changed", "gone", "twice"):
+            draft = made(world, recipe, rng).draft
+            value = draft.header(name)
+            if what == "twice":
+                draft.headers.append((name, value))
+            else:
+                draft.drop(name)
+            if what == "changed":
+                index = rng.choice([i for i, letter in enumerate(value) if letter.isalnum()])
+                draft.headers.append((name, other_character(value, index, rng)))
+            # Two content types are no HTTP.
+            codes = frozenset({"BadRequest"}) if (name, what) == ("content-type", "twice") else MISMATCH
+            yield Wrong(name=f"{recipe.name}.{name}_{what}", draft=draft, codes=codes)
 
 
 def _at_random(world: World, recipe: Recipe, rng: Random, number: int) -> Wrong:
