@@ -18,6 +18,7 @@ from storage import objects
 from storage.blobs import Blobs
 from storage.database import Database
 from tests.integration.direct import PHOTO, StartApp
+from tests.integration.hooked import TOKEN, minio_event
 from tests.integration.stage import fetch, value
 from tests.photos import padded
 from tests.servers import S3Backend, Servers
@@ -546,6 +547,26 @@ async def test_addresses_name_the_storage_as_clients_see_it(start_app: StartApp,
     assert put["url"].startswith(f"https://photos.example.org/{app.bucket}/a%20b.jpg?X-Amz-Algorithm=AWS4-HMAC-SHA256")
     assert form["url"] == f"https://photos.example.org/{app.bucket}"
     assert all(part["url"].startswith("https://photos.example.org/") for part in parts["parts"])
+
+
+async def test_the_bucket_event_settles_what_nobody_completed(start_app: StartApp, database: Database) -> None:
+    """The storage's event records the photo and, in the same transaction, settles the upload that its metadata name;
+    `complete` after it, and the event once more, change nothing. What is no photo is left to `complete`."""
+    app = await start_app(hook_token=TOKEN)
+    upload, odd = await app.open(), await app.open(size_bytes=90)
+    await app.put(upload)
+    await app.put(odd, b"no photo " * 10)
+    for told in (upload, odd, upload):
+        event = minio_event(app.bucket, told["key"])
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        async with await app.client.post("/hooks/bucket-events", json=event, headers=bearer) as answer:
+            assert answer.status == 200
+    seen = await app.look(upload)
+    assert (seen["status"], (await app.look(odd))["status"]) == ("stored", "open")
+    status, photo = await app.complete(upload)
+    assert (status, photo["id"]) == (200, seen["photo_id"])
+    assert (await app.complete(odd))[1]["status"] == "rejected"
+    assert (await count(database, "object"), await count(database, "job")) == (2, 2)
 
 
 async def test_an_event_without_proof_is_settled_by_complete(

@@ -12,6 +12,7 @@ from storage import jobs, objects, quarantine
 from storage.blobs import Blobs, NoSuchBlob
 from storage.database import Database
 from tests.integration.direct import PHOTO, App, StartApp
+from tests.integration.hooked import TOKEN, minio_event
 from tests.integration.stage import in_transaction, take, value
 from tests.photos import make_jpeg, padded
 
@@ -131,12 +132,15 @@ async def test_without_a_bucket_for_them_they_stay(start_app: StartApp, blobs: B
 async def test_the_event_of_its_removal_is_no_news(
     start_app: StartApp, blobs: Blobs, database: Database, bucket: str
 ) -> None:
-    """That its key is empty does not delete a quarantined photo, whoever notices; only deleting the photo does, and
-    then its copy goes with it, while what was put under its key meanwhile stays."""
-    app = await start_app(quarantine=True)
+    """The storage's event of the move does not delete the photo, nor does whoever else finds its key empty. Only DELETE
+    does: the copy goes with it, and what was put under its key meanwhile stays."""
+    app = await start_app(quarantine=True, hook_token=TOKEN)
     photo = await upload(app)
     await sweep(app.context)
     place = (await app.look(photo["upload"]))["quarantine"]
+    event, bearer = minio_event(bucket, "odd.jpg", "removed"), {"Authorization": f"Bearer {TOKEN}"}
+    async with await app.client.post("/hooks/bucket-events", json=event, headers=bearer) as answer:
+        assert answer.status == 200
     assert await in_transaction(database, lambda conn: objects.mark_deleted(conn, bucket, "odd.jpg")) is None
     assert (await app.ask("GET", f"/v1/photos/{photo['id']}"))[0] == 200
     await blobs.put(bucket, "odd.jpg", PHOTO, content_type="image/jpeg")
