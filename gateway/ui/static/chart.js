@@ -25,7 +25,7 @@ export function makeChart(heading, { say, sayMark = null }) {
     const x = (at) => (values.length > 1 ? (at * WIDTH) / (values.length - 1) : 0);
     const y = (value) => HEIGHT - 2 - (value / top) * (HEIGHT - 6);
     const parts = runs(values);
-    const line = parts.map((part) => `M${part.map(([at, value]) => `${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("L")}${part.length === 1 ? "h1" : ""}`).join("");
+    const line = parts.map((part) => `M${part.map(([at, value]) => `${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("L")}${part.length === 1 ? "h0.1" : ""}`).join("");
     const area = parts.map((part) => `M${x(part[0][0]).toFixed(1)} ${HEIGHT}L${part.map(([at, value]) => `${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("L")}L${x(part[part.length - 1][0]).toFixed(1)} ${HEIGHT}z`).join("");
     const most = Math.max(...marks, 1);
     const wide = Math.max(2, WIDTH / values.length - 1);

@@ -6,6 +6,7 @@ import { openDialog } from "./dialog.js";
 import { h, icon, loading, notice, put, say, settle, toast } from "./dom.js";
 import { ago, count, number, time } from "./format.js";
 import { errorText, showJob } from "./job.js";
+import { openJob } from "./jobs.js";
 import { live } from "./live.js";
 
 export const title = "Dead letters";
@@ -23,10 +24,11 @@ export function open(outlet, _match, url) {
   page.all = h("div", { class: "actions" });
   page.bar = h("div", { class: "bar sticky", hidden: true, role: "region", "aria-label": "Selected jobs" });
   page.audit = h("div", {});
+  page.byId = h("div", { hidden: true });
   put(outlet, h("div", { class: "page" },
     h("div", { class: "page-head" }, h("div", {}, h("h1", { tabindex: "-1" }, "Dead letters"), h("p", { class: "lead" }, "Jobs that gave up. Replay them once the cause is mended, or discard them.")), page.all),
     !may("admin") && notice("plain", "You are looking only.", h("p", {}, "Replaying and discarding need a key with the admin scope.")),
-    searchForm(page), page.bar, h("section", { class: "section", "aria-label": "Groups" }, h("p", { class: "hint", role: "status" }, page.total), page.list), page.audit));
+    searchForm(page), page.byId, page.bar, h("section", { class: "section", "aria-label": "Groups" }, h("p", { class: "hint", role: "status" }, page.total), page.list), page.audit));
   const soon = settle(() => load(page), 400);
   const onEvent = ({ detail }) => { if (detail.type === "job.dead" || detail.type === "photo.deleted") soon(); };
   live.addEventListener("photo", onEvent);
@@ -49,7 +51,7 @@ function readFilter(query) {
 function searchForm(page) {
   const { filter } = page;
   const inputs = {
-    search: h("input", { id: "d-search", type: "search", value: filter.search || "", placeholder: "Part of a key or an error", autocomplete: "off", maxlength: "200" }),
+    search: h("input", { id: "d-search", type: "search", value: filter.search || "", placeholder: "Key, error or job number", autocomplete: "off", maxlength: "200" }),
     processor: h("input", { id: "d-processor", type: "text", value: filter.processor || "", placeholder: "Any", autocomplete: "off", maxlength: "100" }),
     error_code: h("input", { id: "d-code", type: "text", value: filter.error_code || "", placeholder: "Any", autocomplete: "off", maxlength: "100" }),
     place: h("input", { id: "d-place", type: "text", value: [filter.bucket, filter.key_prefix].filter(Boolean).join("/"), placeholder: "photos/2026/", autocomplete: "off" }),
@@ -57,7 +59,7 @@ function searchForm(page) {
     since: h("input", { id: "d-since", type: "datetime-local", value: localInput(filter.since) }),
     until: h("input", { id: "d-until", type: "datetime-local", value: localInput(filter.until) }),
   };
-  const field = (id, label, input) => h("div", { class: "field" }, h("label", { for: id }, label), input);
+  const field = (id, label, input) => h("div", { class: `field ${id}` }, h("label", { for: id }, label), input);
   const between = [field("d-since", "From", inputs.since), field("d-until", "Until", inputs.until)];
   const show = () => between.forEach((part) => { part.hidden = inputs.span.value !== "between"; });
   const change = () => { show(); apply(page, inputs); };
@@ -81,6 +83,9 @@ function apply(page, inputs) {
   const next = Object.fromEntries(FIELDS.map((name) => [name, wanted[name]]).filter(([, value]) => value));
   if (JSON.stringify(next) === JSON.stringify(page.filter)) return;
   page.filter = next;
+  const id = /^#?(\d{1,18})$/.exec(next.search || "");
+  page.byId.hidden = !id;
+  put(page.byId, id && h("button", { type: "button", class: "small", on: { click: () => openJob(id[1]) } }, `Open job ${id[1]}`));
   history.replaceState(history.state, "", `/dead${asQuery(next)}`);
   page.groups.clear();
   pick(page, null);

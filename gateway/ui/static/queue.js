@@ -6,6 +6,7 @@ import { makeChart } from "./chart.js";
 import { openDialog } from "./dialog.js";
 import { fill, h, icon, loading, notice, put, say, toast } from "./dom.js";
 import { ago, count, duration, number, time, workerName } from "./format.js";
+import { openJobs } from "./jobs.js";
 
 export const title = "Queue";
 
@@ -13,7 +14,7 @@ const STATS_MS = 1200;  // a worker that is gone must be seen within five second
 const HISTORY_MS = 6000;
 const SILENT_SECONDS = 2.4;
 const GONE_MS = 15 * 60 * 1000;
-const SPANS = [[15, "15 minutes"], [60, "Hour"], [360, "6 hours"], [1440, "Day"]];
+const SPANS = [[15, "Last 15 minutes"], [60, "Last hour"], [360, "Last 6 hours"], [1440, "Last day"]];
 const NAMES = { postgres: "Postgres", redis: "Redis", s3: "S3", storage: "S3" };
 
 const gone = new Map();  // id -> {worker, at}: seen by this page, and then not any more
@@ -40,7 +41,7 @@ export function open(outlet) {
   }
   repeat(page, showStats, STATS_MS);
   repeat(page, showReadiness, 3000);
-  repeat(page, showHistory, HISTORY_MS);
+  page.timers.push(setTimeout(() => repeat(page, showHistory, HISTORY_MS), HISTORY_MS));
   return { close: () => { page.closed = true; page.timers.forEach(clearTimeout); } };
 }
 
@@ -68,8 +69,10 @@ async function showStats(page) {
   showWorkers(page, stats);
   page.facts.textContent = [stats.redis_stream_depth === null ? "Redis is away: workers ask Postgres" : `${count(stats.redis_stream_depth, "message")} in Redis`,
     stats.uploads_waiting ? `${count(stats.uploads_waiting, "upload")} waiting for memory` : ""].filter(Boolean).join(" · ");
+  const first = !page.last;
   page.last = stats;
   showTop(page);
+  if (first) await showHistory(page);
 }
 
 function showTop(page) {
@@ -107,12 +110,14 @@ function makeCard(page, name) {
   const state = h("span", { class: "badge" });
   const note = h("p", { class: "hint", hidden: true });
   const button = may("admin") ? h("button", { type: "button", class: "small" }) : null;
-  const cell = (word, link) => {
+  const cell = (state) => {
     const much = h("span", { class: "much" }, "0");
-    const root = link ? h("a", { href: link }, much, h("span", { class: "what" }, word)) : h("div", {}, much, h("span", { class: "what" }, word));
+    const parts = [much, h("span", { class: "what" }, state)];
+    const list = () => openJobs(`${name}: ${state}`, { processor: name, state });
+    const root = state === "dead" ? h("a", { href: `/dead?processor=${encodeURIComponent(name)}` }, parts) : h("button", { type: "button", on: { click: list } }, parts);
     return { much, root };
   };
-  const cells = { ready: cell("ready"), running: cell("running"), done: cell("done"), dead: cell("dead", `/dead?processor=${encodeURIComponent(name)}`) };
+  const cells = Object.fromEntries(["ready", "running", "done", "dead"].map((state) => [state, cell(state)]));
   const oldest = h("p", { class: "hint" });
   const rate = makeChart("Jobs a minute", { say: (value) => number(Math.round(value * 10) / 10), sayMark: (mark) => count(mark, "failure") });
   const latency = makeChart("Run time, p95", { say: duration });
@@ -224,7 +229,7 @@ function workerCard(worker, now) {
   return h("li", { class: `card worker ${silent ? "silent" : ""}` },
     h("div", { class: "worker-head" }, h("span", { class: "worker-name", title: worker.id }, workerName(worker.id)), h("span", { class: `badge ${kind}` }, word)),
     h("div", { class: "slots", role: "img", "aria-label": `${worker.running.length} of ${worker.slots} slots busy` }, slots),
-    h("p", { class: "hint" }, `pid ${worker.pid} · ${worker.version} · since ${time(worker.started_at)}`),
+    h("p", { class: "hint" }, `pid ${worker.pid} on ${worker.host} · ${worker.version} · up for ${duration((now - new Date(worker.started_at)) / 1000)}`),
     worker.running.length > 0 && h("ul", { class: "running" }, worker.running.slice(0, 8).map((job) => h("li", {}, `${job.processor}: ${job.bucket}/${job.key}, ${duration(job.seconds)}`))));
 }
 
