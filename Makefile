@@ -22,8 +22,8 @@ export PIP_ROOT_USER_ACTION := ignore
 
 python := .venv/bin/python
 pip_install := $(python) -m pip install --quiet --quiet
-# The S3 clients that tests run; those in JavaScript where node is.
-clients := .venv/.clients $(if $(and $(shell command -v node),$(shell command -v npm)),.venv/.node)
+# The S3 clients that tests run, those in JavaScript where node is; and what tests of the pages need of npm.
+clients := .venv/.clients $(if $(and $(shell command -v node),$(shell command -v npm)),.venv/.node .venv/.browser)
 
 # A .venv that was copied or moved here, or whose interpreter is gone, is made anew.
 venv_state := $(shell test "$$(cat .venv/.made 2>/dev/null)" = "$$(pwd -P)" && $(python) -c '' 2>/dev/null && echo good)
@@ -98,9 +98,9 @@ lock: .venv/.dev ## Write the lock files anew after a change in pyproject.toml (
 	$(lock_command) --extra embedded -o requirements-embedded.txt
 	$(lock_command) --extra embedded --extra dev -o requirements-dev.txt
 	$(python) -m uv pip compile tests/clients/requirements.in $(lock_options) -o tests/clients/requirements.txt
-	@if command -v npm >/dev/null; then cd tests/clients/js && \
-		npm $(if $(UPGRADE),update,install) --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved; \
-		else echo "npm is absent: tests/clients/js/package-lock.json stays as it is." >&2; fi
+	@if command -v npm >/dev/null; then for folder in tests/clients/js tests/browser/js; do (cd $$folder && \
+		npm $(if $(UPGRADE),update,install) --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved); done; \
+		else echo "npm is absent: the package-lock.json files stay as they are." >&2; fi
 
 .PHONY: clean
 clean: ## Remove .venv and caches (photos and keys in .safelight stay)
@@ -157,4 +157,12 @@ endef
 	@mkdir .venv/node
 	@cp tests/clients/js/package.json tests/clients/js/package-lock.json .venv/node/
 	@cd .venv/node && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >/dev/null
+	@touch $@
+
+.venv/.browser: .venv/.made tests/browser/js/package.json tests/browser/js/package-lock.json
+	@echo "Installing what tests/browser/js/package-lock.json locks ..."
+	@rm -rf .venv/browser
+	@mkdir .venv/browser
+	@cp tests/browser/js/package.json tests/browser/js/package-lock.json .venv/browser/
+	@cd .venv/browser && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >/dev/null
 	@touch $@

@@ -214,6 +214,7 @@ class Run:
     def greet(self, data_dir: Path, settings: Settings, urls: Mapping[str, Any], token: str) -> None:
         lines = {
             "REST": urls["http_url"],
+            "Dashboard": f"{urls['http_url']}/ (sign in with the token)",
             "Swagger UI": f"{urls['http_url']}/docs",
             "S3 door": f"{urls['s3_url']} (access key and secret key: the token's two halves)",
             "Storage": settings.storage.s3_endpoint or "AWS S3",

@@ -1,7 +1,7 @@
 // The photos, newest first: filters, endless paging, and whatever arrives or becomes ready while one looks.
 // The list stays as it is while a photo of it is looked at, so that nobody loses their place.
 
-import { get, Problem, session } from "./api.js";
+import { asQuery, get, Problem, session } from "./api.js";
 import { h, icon, loading, notice, put, say, settle } from "./dom.js";
 import { nameOf, statusWord } from "./format.js";
 import { live } from "./live.js";
@@ -48,6 +48,11 @@ export function neighbours(id) {
   return at < 0 ? {} : { before: order[at - 1], after: order[at + 1] };
 }
 
+/** The address of the list as it was left, filter and all. */
+export function address() {
+  return `/${asQuery(filter)}`;
+}
+
 export function known(id) {
   return KEPT.get(id);
 }
@@ -77,7 +82,7 @@ function build() {
   const foot = h("div", { class: "grid-foot" });
   const root = h("div", { class: "page wide" },
     h("div", { class: "page-head" },
-      h("div", {}, h("h1", { tabindex: "-1" }, "Photos"), h("p", { class: "lead" }, refused || "Drop photos anywhere on this page, or paste them.")),
+      h("div", {}, h("h1", { tabindex: "-1" }, "Photos"), h("p", { class: refused ? "lead" : "lead with-pointer" }, refused || "Drop photos anywhere on this page, or paste them.")),
       h("div", { class: "actions" }, toggle, !refused && [picker, choose])),
     !refused && place.root, filters.root, grid, foot);
   view = { root, grid, foot, filters, toggle, place, choose, key: session.current.access_key };
@@ -257,11 +262,16 @@ function dress(tile, photo) {
   const picture = small
     ? h("img", { src: small.url, alt: "", width: small.width_px, height: small.height_px, loading: "lazy", decoding: "async" })
     : h("span", { class: "tile-blank" }, photo.status === "rejected" ? icon("ban") : photo.status === "partial" ? icon("alert") : h("span", { class: "lamp" }));
-  const why = photo.status === "rejected" && photo.rejection ? photo.rejection.detail || photo.rejection.code : "";
+  const why = reasonOf(photo);
   const badge = photo.status === "ready" ? null : h("span", { class: `badge ${photo.status}` }, statusWord(photo.status));
-  const label = photo.status === "ready" ? name : `${name}: ${statusWord(photo.status)}${why ? `. ${why}` : ""}`;
-  put(tile, h("a", { href: `/photos/${photo.id}`, "aria-label": label, title: name }, picture,
-    h("span", { class: "tile-text", "aria-hidden": "true" }, badge, h("span", { class: "tile-name" }, name), why && h("span", { class: "tile-why" }, why))));
+  put(tile, h("a", { href: `/photos/${photo.id}`, title: name }, picture,
+    h("span", { class: "tile-text" }, badge, " ", h("span", { class: "tile-name" }, name), " ", why && h("span", { class: "tile-why" }, why))));
+}
+
+function reasonOf(photo) {
+  if (photo.status === "rejected" && photo.rejection) return photo.rejection.detail || photo.rejection.code;
+  const failed = photo.status === "partial" && photo.jobs.find((job) => job.state === "dead" || job.state === "discarded");
+  return failed ? `${failed.processor}: ${failed.error ? failed.error.detail || failed.error.code : failed.state}` : "";
 }
 
 function showState(problem) {

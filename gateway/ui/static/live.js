@@ -43,6 +43,7 @@ function connect() {
   source = new EventSource(`/v1/events${asQuery({ types: TYPES.join(","), after: lastId })}`);
   source.onopen = () => { say("live"); tick(); };
   source.onerror = onError;
+  source.addEventListener("stream.reset", tick);  // events were missed: look yourself
   for (const type of TYPES) source.addEventListener(type, onEvent);
   schedule();
 }
@@ -63,6 +64,7 @@ async function onError() {
   say("polling");
   schedule();
   if (!source || source.readyState !== EventSource.CLOSED) return;  // the browser tries again by itself
+  lastId = "";  // it may be no longer kept
   retry = setTimeout(connect, RETRY_MS);
   await get("/v1/session").catch((error) => {
     if (error instanceof Problem && error.status === 401) signedOut();

@@ -5,7 +5,7 @@ import { call, get, may, Problem } from "./api.js";
 import { confirm } from "./dialog.js";
 import { copier, h, icon, loading, notice, put, toast } from "./dom.js";
 import { ago, count, nameOf, number, shutter, size, statusWord, time, wall } from "./format.js";
-import { forget, known, neighbours, previewFor } from "./gallery.js";
+import { address, forget, known, neighbours, previewFor } from "./gallery.js";
 import { errorText, jobRow } from "./job.js";
 import { live } from "./live.js";
 import { navigate } from "./app.js";
@@ -19,7 +19,11 @@ export function open(outlet, match) {
   const early = known(id);
   if (early) page.title = nameOf(early);
   put(page.root, crumbs(page), early ? head(early) : loading("the photo"));
-  const onPhoto = ({ detail }) => { if (detail.data.photo_id === id) load(page); };
+  const onPhoto = ({ detail }) => {
+    if (detail.data.photo_id !== id) return;
+    if (detail.type !== "photo.deleted") load(page);
+    else if (!page.deleting) showGone(page);
+  };
   const onTick = () => { if (page.photo && page.photo.status === "processing") load(page); };
   live.addEventListener("photo", onPhoto);
   live.addEventListener("tick", onTick);
@@ -46,10 +50,13 @@ async function load(page) {
     show(page, photo);
   } catch (error) {
     if (page.closed || !(error instanceof Problem)) return;
-    const gone = error.status === 404;
-    put(page.root, crumbs(page), h("div", { class: "empty" }, icon(gone ? "search" : "alert"), h("h1", { tabindex: "-1" }, gone ? "There is no such photo" : "The photo cannot be shown"),
-      h("p", {}, gone ? "It was deleted, or the key that you are signed in with may not see it." : error.sentence), h("a", { class: "button", href: "/" }, "All photos")));
+    if (error.status === 404) showGone(page);
+    else if (!page.photo || !error.passing) showGone(page, "The photo cannot be shown", error.sentence);
   }
+}
+
+function showGone(page, heading = "There is no such photo", words = "It was deleted, or the key that you are signed in with may not see it.") {
+  put(page.root, crumbs(page), h("div", { class: "empty" }, icon("search"), h("h1", { tabindex: "-1" }, heading), h("p", {}, words)));
 }
 
 function step(event, page) {
@@ -62,7 +69,7 @@ function step(event, page) {
 function crumbs(page) {
   const { before, after } = neighbours(page.id);
   const arrow = (id, name, drawing) => id && h("a", { class: "button", href: `/photos/${id}`, "aria-label": name, title: name }, icon(drawing));
-  return h("div", { class: "crumbs" }, h("a", { class: "button quiet", href: "/" }, icon("left"), "All photos"),
+  return h("div", { class: "crumbs" }, h("a", { class: "button quiet", href: address() }, icon("left"), "Back to the photos"),
     h("div", {}, arrow(before, "Newer photo", "left"), arrow(after, "Older photo", "right")));
 }
 
@@ -91,21 +98,23 @@ function stage(photo) {
 }
 
 function head(photo, page) {
-  const remove = page && may("write") && !photo.superseded_at && h("button", { type: "button", class: "danger", on: { click: () => ask(photo) } }, icon("trash"), "Delete");
+  const remove = page && may("write") && !photo.superseded_at && h("button", { type: "button", class: "danger", on: { click: () => ask(page, photo) } }, icon("trash"), "Delete");
   return h("div", { class: "photo-title" }, h("h1", { tabindex: "-1" }, nameOf(photo)), h("span", { class: `badge ${photo.status}` }, statusWord(photo.status)),
     page && h("div", { class: "actions" }, !photo.superseded_at && h("a", { class: "button", href: photo.links.original, download: nameOf(photo) }, icon("download"), `Original, ${size(photo.size_bytes)}`), remove));
 }
 
-async function ask(photo) {
+async function ask(page, photo) {
   const sure = await confirm("Delete this photo?", [h("p", {}, `${nameOf(photo)}, its previews and its facts will be gone. There is no way back.`)], "Delete the photo", { danger: true });
   if (!sure) return;
+  page.deleting = true;
   try {
     await call("DELETE", `/v1/photos/${photo.id}`);
     const { before, after } = neighbours(photo.id);
     forget(photo.id);
     toast(`${nameOf(photo)} was deleted.`, "good");
-    navigate(after || before ? `/photos/${after || before}` : "/", { replace: true });
+    navigate(after || before ? `/photos/${after || before}` : address(), { replace: true });
   } catch (error) {
+    page.deleting = false;
     if (!(error instanceof Problem)) throw error;
     toast(error.sentence, "bad");
   }
