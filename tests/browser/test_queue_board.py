@@ -43,7 +43,7 @@ def test_a_killed_worker_is_gone_within_five_seconds(stack: Stack, visit: Visits
     expect(page.locator(".worker.gone")).to_contain_text("Gone", timeout=10_000)
     assert time.monotonic() - killed_at < 5
     fresh = stack.worker()
-    expect(page.get_by_role("listitem").filter(has_text=f"pid {fresh}")).to_be_visible()
+    expect(page.get_by_role("listitem").filter(has_text=f"pid {fresh}")).to_be_visible(timeout=30_000)
     mine.shoot("queue")
 
 
@@ -121,6 +121,7 @@ def test_a_dead_job_is_replayed_from_the_page(stack: Stack, visit: Visits) -> No
     mine = visit()
     page = mine.goto("/dead", "Dead letters")
     page.get_by_role("searchbox", name="Search").fill("dead/replayed")
+    expect(page.get_by_role("button", name="Replay these 2")).to_be_visible()
     group = page.locator("details.group").filter(has_text="preview").filter(has_text="original_missing")
     group.locator("summary").first.click()
     expect(group).to_contain_text("photos/dead/replayed.jpg")

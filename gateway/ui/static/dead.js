@@ -18,7 +18,7 @@ const SPANS = [["", "Any time"], ["1", "Last hour"], ["24", "Last day"], ["168",
 const WORDS = { replay: ["Replay", "replayed"], discard: ["Discard", "discarded"], pause: ["Pause", "paused"], resume: ["Resume", "resumed"] };
 
 export function open(outlet, _match, url) {
-  const page = { closed: false, filter: readFilter(url.searchParams), groups: new Map(), picked: new Set(), turn: 0 };
+  const page = { closed: false, filter: readFilter(url.searchParams), groups: new Map(), picked: new Set(), opened: new Set(), turn: 0 };
   page.total = h("span", {});
   page.list = h("div", { class: "groups" }, loading("the dead letters"));
   page.all = h("div", { class: "actions" });
@@ -87,6 +87,7 @@ function apply(page, inputs) {
   page.byId.hidden = !id;
   put(page.byId, id && h("button", { type: "button", class: "small", on: { click: () => openJob(id[1]) } }, `Open job ${id[1]}`));
   history.replaceState(history.state, "", `/dead${asQuery(next)}`);
+  page.opened = new Set([...page.groups].filter(([, group]) => group.root.open).map(([key]) => key));
   page.groups.clear();
   pick(page, null);
   load(page);
@@ -134,6 +135,8 @@ function showGroups(page, groups, matched) {
   const fresh = new Map(groups.map((group) => [keyOf(group), page.groups.get(keyOf(group)) || makeGroup(page, group)]));
   groups.forEach((group) => fresh.get(keyOf(group)).update(group));
   page.groups = fresh;
+  for (const key of page.opened) if (fresh.has(key)) fresh.get(key).root.open = true;
+  page.opened.clear();
   const roots = [...fresh.values()].map((item) => item.root);
   if (roots.length !== page.list.children.length || roots.some((root, at) => page.list.children[at] !== root)) put(page.list, roots);
 }
