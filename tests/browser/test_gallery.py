@@ -157,7 +157,9 @@ def test_coming_back_to_the_gallery_is_coming_back_to_the_place(stack: Stack, vi
         stack.api.put("photos", f"many/{number:03}.jpg", small, wait=0)
     page = visit("read").goto("/?bucket=photos&prefix=many/", "Photos")
     tile = page.get_by_role("link", name=re.compile(r"003\.jpg$"))
-    wait_for(lambda: page.evaluate("() => scrollTo(0, document.body.scrollHeight)") or tile.count(), "the second page")
+    wait_for(
+        lambda: page.evaluate("() => { scrollTo(0, document.body.scrollHeight); }") or tile.count(), "the second page"
+    )
     tile.scroll_into_view_if_needed()
     tile.click()
     expect(page.get_by_role("heading", level=1)).to_have_text("003.jpg")
