@@ -29,18 +29,17 @@ class Valkey:
 
     async def ask(self, *command: str | int) -> Reply:
         """The reply to a command. Raises ValkeyUnavailable."""
-        async with self._turn:
-            try:
-                async with asyncio.timeout(self._timeout_seconds):
+        try:
+            async with asyncio.timeout(self._timeout_seconds), self._turn:
+                try:
                     if self._streams is None:
                         self._streams = await self._connect()
                     return await _exchange(*self._streams, command)
-            except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
-                self.close()
-                raise ValkeyUnavailable(repr(error)) from error
-            except BaseException:  # what was asked may be answered yet, to somebody else's question
-                self.close()
-                raise
+                except BaseException:  # what was asked may be answered yet, to somebody else's question
+                    self.close()
+                    raise
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
+            raise ValkeyUnavailable(repr(error)) from error
 
     def close(self) -> None:
         if self._streams is not None:
