@@ -349,7 +349,7 @@ create table if not exists pause (
 );
 do $$ begin
   if not exists (select from pg_attribute where attrelid = 'job'::regclass and attname = 'error_group') then
-    alter table job add column if not exists error_group text not null default '';   -- storage.deadletters.group_of
+    alter table job add column if not exists error_group text not null default '';   -- storage.errorgroups.group_of
     drop index if exists job_due, job_ready_age;        -- job_waiting does for both, and passes over what is paused
   end if;
   if to_regclass('action') is null then

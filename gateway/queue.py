@@ -35,7 +35,7 @@ async def get_stats(call: Call) -> web.StreamResponse:
     async with context.database.connection() as conn:
         counts = await workers.count_jobs(conn)
         runs = await workers.measure_runs(conn)
-        alive = await workers.list_alive(conn, alive_seconds=_alive_seconds(call))
+        alive = await workers.list_alive(conn, alive_seconds=context.jobs.alive_seconds)
         paused = await pauses.list_paused(conn)
     names = [item.name for item in registry.available()]
     names += sorted({*counts, *paused} - set(names))
@@ -173,7 +173,3 @@ def _job_id(call: Call) -> int:
 
 def _no_such_job() -> Problem:
     return Problem("no_such_job", "GET /v1/jobs lists those that there are.")
-
-
-def _alive_seconds(call: Call) -> float:
-    return call.context.jobs.alive_seconds

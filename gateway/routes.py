@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway import board, catalog, health, metrics, queue, signing, streams, uploads
+from gateway import board, catalog, health, metrics, queue, signing, streams, uploads, why
 from gateway.arrivals.routes import ROUTES as ARRIVAL_ROUTES
 from gateway.direct.routes import ROUTES as UPLOAD_ROUTES
 from gateway.queue_schemas import (
@@ -189,6 +189,19 @@ ROUTES = (
         request_headers={"Last-Event-ID": "Go on after the event of this id."},
         answers={200: Answer("Events, until either side closes.", content_types=("text/event-stream",))},
         problems=(410, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/explain",
+        handler=why.explain_photo,
+        scope="read",
+        opens_to_limited=True,
+        tag="photos",
+        summary="Why a photo has no preview, in plain sentences",
+        description="Of a key (also one that never arrived), a photo or a job: what happened, and what to do next.",
+        query=why.ExplainQuery,
+        answers={200: Answer("A verdict, and what led to it.", why.ExplanationSchema)},
+        problems=(404, 503),
     ),
     Route(
         method="GET",

@@ -179,6 +179,7 @@ class FormQuery(WaitQuery):
 class PhotosQuery(Schema):
     bucket = Text(maximum=63, metadata=_about("Only photos of this bucket."))
     prefix = Text(metadata=_about("Only photos whose key begins so."))
+    key = Text(metadata=_about("Only the photo under this key, exactly."))
     status = fields.String(validate=validate.OneOf(STATUSES), metadata=_about("Only photos in this status."))
     taken_after = LocalTime(metadata=_about("Taken at this local time or later.", type="string", format="date-time"))
     taken_before = LocalTime(metadata=_about("Taken before this local time.", type="string", format="date-time"))

@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from processors.contract import Preset
-from safelight import console, exposition, keys, logs, setup, webhooks
+from safelight import console, doctor, exposition, jobs, keys, logs, migration, photos, setup, stats, webhooks
 from safelight.console import AsJson
-from safelight.settings import Settings, SettingsError, load, variables
+from safelight.settings import NO_SETTINGS, Settings, SettingsError, load, variables
 from storage import failpoints
-from storage.database import Database
+
+_PHOTOS, _QUEUE = "Photos, by way of a gateway", "The queue, by way of a gateway"
 
 app = typer.Typer(
     name="safelight",
@@ -32,6 +33,14 @@ app = typer.Typer(
     "[b]safelight up[/b] starts everything on this machine. In production run [b]migrate[/b] once, then "
     "[b]gateway[/b] and as many [b]worker[/b]s as you like. [b]settings[/b] lists what can be set by the environment.",
 )
+app.command()(migration.migrate)
+app.command()(doctor.doctor)
+app.command(rich_help_panel=_PHOTOS)(photos.put)
+app.command(rich_help_panel=_PHOTOS)(photos.get)
+app.command(rich_help_panel=_PHOTOS)(photos.ls)
+app.command(rich_help_panel=_PHOTOS)(photos.why)
+app.command(rich_help_panel=_QUEUE)(stats.stats)
+app.add_typer(jobs.jobs_app, name="jobs", rich_help_panel=_QUEUE)
 app.add_typer(keys.keys_app, name="keys")
 app.add_typer(webhooks.webhooks_app, name="webhooks")
 app.add_typer(setup.setup_app, name="setup")
@@ -166,16 +175,6 @@ def events(
 
 
 @app.command()
-def migrate() -> None:
-    """Bring the database's schema up to date. Safe to repeat, and from many machines at once."""
-
-    async def run(database: Database) -> int:
-        return await database.migrate()
-
-    typer.echo(f"The schema is at version {console.with_database(run)}.")
-
-
-@app.command()
 def reconcile(
     *,
     bucket: Annotated[str | None, typer.Option(help="Only this bucket of photos, and its previews.")] = None,
@@ -254,7 +253,7 @@ def version() -> None:
 
 
 def _settings(*, opens_door: bool = False) -> Settings:
-    given = {name: value for name, value in os.environ.items() if name not in _NO_SETTINGS}
+    given = {name: value for name, value in os.environ.items() if name not in NO_SETTINGS}
     found = load(given, opens_door=opens_door)
     logs.configure(found.process)
     try:
@@ -262,17 +261,6 @@ def _settings(*, opens_door: bool = False) -> Settings:
     except ValueError as error:
         console.fail(str(error))
     return found
-
-
-# Variables of ours that are no settings: they belong to `safelight up`, `safelight keys` and the fault tests.
-_NO_SETTINGS = (
-    "SAFELIGHT_PORTS_FILE",
-    "SAFELIGHT_KEY",
-    "SAFELIGHT_DOOR_CHILD",
-    keys.STORAGE_SECRET,
-    "SAFELIGHT_FAILPOINT",
-    "SAFELIGHT_FAILPOINT_DIR",
-)
 
 
 def _default(value: Any) -> str | None:

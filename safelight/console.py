@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -52,7 +53,21 @@ def with_database(action: Callable[[Database], Awaitable[T]]) -> T:
     return run(act())
 
 
-def fail(sentence: str) -> NoReturn:
-    """End with exit code 2 and that sentence."""
+def fail(sentence: str, *, code: int = 2) -> NoReturn:
+    """End with that sentence and exit code: 2 for wrong usage or settings, 1 for what could not be done."""
     typer.echo(sentence, err=True)
-    raise typer.Exit(2)
+    raise typer.Exit(code)
+
+
+def print_json(content: Any, *, compact: bool = False) -> None:
+    """One document, indented; or `compact`, one of many, on a line of its own."""
+    typer.echo(json.dumps(content, ensure_ascii=False, indent=None if compact else 2))
+
+
+def size(size_bytes: float) -> str:
+    """1234567 -> 1.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"

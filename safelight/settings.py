@@ -28,6 +28,16 @@ from storage.sealing import MasterKeys
 from storage.settings import StorageSettings, setting
 
 PREFIX = "SAFELIGHT_"
+# Variables of ours that are no settings: they belong to `safelight up`, to clients and keys, and to the fault tests.
+NO_SETTINGS = (
+    "SAFELIGHT_PORTS_FILE",
+    "SAFELIGHT_KEY",
+    "SAFELIGHT_URL",
+    "SAFELIGHT_DOOR_CHILD",
+    "SAFELIGHT_STORAGE_SECRET_KEY",
+    "SAFELIGHT_FAILPOINT",
+    "SAFELIGHT_FAILPOINT_DIR",
+)
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _URL_SCHEMES = {
     "postgres_dsn": ("postgresql", "postgres"),

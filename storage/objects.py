@@ -55,6 +55,7 @@ class Recorded:
 class PhotoFilter:
     bucket: str | None = None
     prefix: str | None = None
+    key: str | None = None  # exactly
     status: str | None = None
     taken_after: datetime | None = None  # local time of the camera, naive
     taken_before: datetime | None = None
@@ -168,6 +169,8 @@ async def list_current(
 
     if wanted.bucket is not None:
         add("bucket = {}", wanted.bucket)
+    if wanted.key is not None:
+        add("key = {}", wanted.key)
     if wanted.prefix:
         add("starts_with(key, {})", wanted.prefix)
     if wanted.places:

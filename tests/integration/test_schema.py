@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import uuid
@@ -24,9 +25,9 @@ def empty_dsn(servers: Servers) -> Iterator[str]:
     servers.drop_database(name)
 
 
-async def migrate(dsn: str) -> tuple[int | None, str]:
+async def migrate(dsn: str, *arguments: str) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "safelight", "migrate"),
+        *(sys.executable, "-m", "safelight", "migrate", *arguments),
         env={"PATH": os.defpath, "SAFELIGHT_POSTGRES_DSN": dsn},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -38,13 +39,15 @@ async def migrate(dsn: str) -> tuple[int | None, str]:
 async def test_four_processes_migrate_at_once(empty_dsn: str) -> None:
     """Four `safelight migrate` on an empty database at the same time all succeed; so does a fifth, and keeps rows."""
     done = await asyncio.gather(*(migrate(empty_dsn) for _ in range(4)))
-    assert done == [(0, f"The schema is at version {VERSION}.\n")] * 4
+    assert {code for code, _ in done} == {0}
+    assert all(said.startswith(f"The schema is at version {VERSION}") for _, said in done), done
     await execute(
         empty_dsn,
         "insert into object (id, bucket, key, etag, size_bytes, content_type)"
         " values (gen_random_uuid(), 'b', 'k', 'e', 1, 'image/jpeg')",
     )
-    assert await migrate(empty_dsn) == (0, f"The schema is at version {VERSION}.\n")
+    nothing = f"The schema is at version {VERSION}; there was nothing to do.\n"
+    assert await migrate(empty_dsn) == (0, nothing)
     assert await fetch_value(empty_dsn, "select count(*) from object") == 1
     assert await fetch_value(empty_dsn, "select max(version) from schema_version") == VERSION
 
@@ -70,3 +73,21 @@ async def test_actions_of_before_are_kept_as_actions(empty_dsn: str) -> None:
     assert await fetch_value(empty_dsn, f"{found} from action") == "replay ann 7 5, discard bob 1 1"
     assert (await migrate(empty_dsn))[0] == 0
     assert await fetch_value(empty_dsn, "select count(*) from action") == 2
+
+
+async def test_migrate_says_from_which_version_to_which(empty_dsn: str) -> None:
+    """--check tells beforehand and changes nothing, exit code 1 where there is something to do; a newer schema than
+    this release's is left alone and told."""
+    assert await migrate(empty_dsn, "--check") == (
+        1,
+        f"There is no schema yet; this release wants version {VERSION}: safelight migrate\n",
+    )
+    assert await fetch_value(empty_dsn, "select to_regclass('job')") is None
+    assert await migrate(empty_dsn) == (0, f"The schema is at version {VERSION} now; it was at none.\n")
+    assert (await migrate(empty_dsn, "--check"))[0] == 0
+    await execute(empty_dsn, "delete from schema_version where version > 3")
+    code, told = await migrate(empty_dsn, "--check", "--json")
+    assert (code, json.loads(told)) == (1, {"from": 3, "to": 3, "wanted": VERSION, "up_to_date": False})
+    assert await migrate(empty_dsn) == (0, f"The schema is at version {VERSION} now; it was at 3.\n")
+    await execute(empty_dsn, "insert into schema_version (version) values (9999)")
+    assert await migrate(empty_dsn) == (0, f"The schema is at version 9999, newer than this release's {VERSION}.\n")

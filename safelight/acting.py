@@ -1,0 +1,199 @@
+"""What people do to jobs and processors from a shell: replay, discard, pause, resume; and who did it. By way of the
+gateway, so that it is written down there.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import typer
+
+from safelight import console, remote
+from safelight.console import AsJson
+from safelight.jobfilters import Bucket, Error, Group, Photo, Prefix, Processor, Search, Since, Until, Worker, chosen
+from safelight.remote import Gateway
+
+_BATCH = 1000
+
+Note = Annotated[str | None, typer.Option(help="Why; kept with what was done.")]
+AsLines = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+ProcessorName = Annotated[str, typer.Argument(help="As `safelight stats` names it.", show_default=False)]
+
+
+def _acting(action: Literal["replay", "discard"], does: str) -> Callable[..., None]:
+    def act(
+        *,
+        job_ids: Annotated[list[int] | None, typer.Argument(min=1, help="Jobs' numbers.", show_default=False)] = None,
+        processor: Processor = None,
+        error: Error = None,
+        group: Group = None,
+        worker: Worker = None,
+        bucket: Bucket = None,
+        prefix: Prefix = None,
+        search: Search = None,
+        photo: Photo = None,
+        since: Since = None,
+        until: Until = None,
+        everything: Annotated[bool, typer.Option("--all", help="Every dead job.")] = False,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")] = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+        note: Note = None,
+        as_json: AsJson = False,
+    ) -> None:
+        wanted = chosen(
+            **{"processor": processor, "error_code": error, "error_group": group, "worker": worker, "bucket": bucket},
+            **{"key_prefix": prefix, "search": search, "photo_id": photo, "since": since, "until": until},
+        )
+        if sum(map(bool, (job_ids, wanted, everything))) != 1:
+            console.fail("Name jobs by number, or by filters, or give --all for every dead one: one of the three.")
+        wish = Wish(action=action, does=does, note=note, dry_run=dry_run, yes=yes)
+        if job_ids:
+            done = remote.run(lambda gateway: _act_on(gateway, wish, job_ids))
+        else:
+            done = remote.run(lambda gateway: _act_where(gateway, wish, wanted))
+        if as_json:
+            console.print_json(done)
+        raise typer.Exit(bool(done["failures"]))
+
+    act.__doc__ = f"""{does.capitalize()} dead jobs, by number or by filter. Needs a key of the admin scope.
+
+      safelight jobs {action} 1234 1235
+      safelight jobs {action} --group 1f0c9a7b22d4 --dry-run
+      safelight jobs {action} --error original_missing --since 2h --note "restored" --yes
+
+    Asks first, where more than one may be meant, unless --yes is given. Who did it is kept: safelight jobs actions
+
+    Exit code: 0 done, or nothing matched; 1 a job was not dead or not there; 2 wrong usage, not confirmed, no gateway.
+    """
+    return act
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is to be done to the jobs, and how carefully."""
+
+    action: str
+    does: str
+    note: str | None
+    dry_run: bool
+    yes: bool
+
+    def body(self, wanted: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
+        return {"filter": wanted, "note": self.note, "dry_run": dry_run, "limit": _BATCH}
+
+
+async def _act_on(gateway: Gateway, wish: Wish, job_ids: list[int]) -> dict[str, Any]:
+    changed, failures = [], []
+    for job_id in dict.fromkeys(job_ids):
+        try:
+            await _act_on_one(gateway, wish, job_id)
+            changed.append(job_id)
+        except remote.Refused as refused:
+            if refused.status not in (404, 409):
+                raise
+            failures.append({"job_id": job_id, "code": refused.code, "detail": str(refused)})
+            typer.echo(f"Job {job_id}: {refused} ({refused.code})", err=True)
+    would = "would be" if wish.dry_run else "were"
+    typer.echo(f"{len(changed)} of {len(job_ids)} jobs {would} {_past(wish.action)}.", err=True)
+    return {"dry_run": wish.dry_run, "changed": changed, "failures": failures}
+
+
+async def _act_on_one(gateway: Gateway, wish: Wish, job_id: int) -> None:
+    if not wish.dry_run:
+        await gateway.post(f"/v1/jobs/{job_id}/{wish.action}", {"note": wish.note})
+    elif (state := (await gateway.get(f"/v1/jobs/{job_id}"))["state"]) != "dead":
+        raise remote.Refused(409, {"code": "job_not_dead", "detail": f"It is {state}."})
+
+
+async def _act_where(gateway: Gateway, wish: Wish, wanted: dict[str, Any]) -> dict[str, Any]:
+    path = f"/v1/jobs/{wish.action}"
+    found = await gateway.post(path, wish.body(wanted, dry_run=True))
+    by_error = ", ".join(f"{number:,} {code}" for code, number in found["by_error"].items())
+    typer.echo(f"{found['matched']:,} dead jobs match{': ' if by_error else '.'}{by_error}", err=True)
+    done: dict[str, Any] = {"dry_run": wish.dry_run, "matched": found["matched"], "by_error": found["by_error"]}
+    if wish.dry_run or not found["matched"]:
+        return {**done, "changed": [], "sample": found["job_ids"][:10], "failures": []}
+    _confirm(f"{wish.does.capitalize()} {found['matched']:,} jobs?", wish)
+    changed: list[int] = []
+    while batch := (await gateway.post(path, wish.body(wanted, dry_run=False)))["job_ids"]:
+        changed += batch
+        if len(changed) >= found["matched"]:  # not those that die, or die again, meanwhile
+            break
+    typer.echo(f"{len(changed):,} jobs were {_past(wish.action)}.", err=True)
+    return {**done, "changed": changed, "failures": []}
+
+
+def _confirm(question: str, wish: Wish) -> None:
+    if wish.yes:
+        return
+    if not sys.stdin.isatty():
+        console.fail(f"{question} Give --yes to do it, or --dry-run to see what would be done.")
+    if not typer.confirm(question, err=True):
+        console.fail("Nothing was changed.")
+
+
+def pause(
+    processor: ProcessorName,
+    note: Note = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a processor's jobs wait. Those that run finish; uploads go on. Needs a key of the admin scope.
+
+    safelight jobs pause preview --note "the storage is being moved"
+    """
+    done = remote.run(lambda gateway: gateway.post(f"/v1/processors/{_name(processor)}/pause", {"note": note}))
+    already = f"was paused already, by {done['paused']['by']}"
+    _say_processor(done, "waits from now on" if done["changed"] else already, as_json)
+
+
+def resume(
+    processor: ProcessorName,
+    note: Note = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a paused processor's jobs run again. Needs a key of the admin scope."""
+    done = remote.run(lambda gateway: gateway.post(f"/v1/processors/{_name(processor)}/resume", {"note": note}))
+    _say_processor(done, "runs again" if done["changed"] else "was not paused", as_json)
+
+
+def list_actions(
+    limit: Annotated[int, typer.Option(min=1, help="So many at most.")] = 50,
+    as_json: AsLines = False,
+) -> None:
+    """Show who replayed, discarded, paused and resumed what, newest first. Needs a key of the admin scope."""
+
+    async def show(gateway: Gateway) -> None:
+        async for done in gateway.page("/v1/actions", {}, member="actions", most=limit):
+            if as_json:
+                console.print_json(done, compact=True)
+                continue
+            chosen = "" if done["filter"] is None else f" where {done['filter'] or 'dead'}"
+            what = done["processor"] or f"{done['jobs']:,} jobs{chosen}"
+            note = f": {done['note']}" if done["note"] else ""
+            typer.echo(f"{done['at'][:19].replace('T', ' ')}  {done['action']:<7}  {what}  by {done['actor']}{note}")
+
+    remote.run(show)
+
+
+def _name(processor: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", processor):
+        console.fail(f"{processor!r} is no processor. `safelight stats` names those that there are.")
+    return processor
+
+
+def _say_processor(done: dict[str, Any], what: str, as_json: bool) -> None:
+    if as_json:
+        console.print_json(done)
+    else:
+        typer.echo(f"{done['processor']} {what}.")
+
+
+def _past(action: str) -> str:
+    return {"replay": "replayed", "discard": "discarded"}[action]
+
+
+replay_jobs, discard_jobs = _acting("replay", "run again"), _acting("discard", "give up")
