@@ -69,7 +69,7 @@ class Sandbox:
                 await self.close()
                 raise result
             self._idle.put_nowait(result)
-        log.info("sandbox_ready", slots=self._slots, **self.confinement)
+        log.info("sandbox.ready", message="The sandbox has its children.", slots=self._slots, **self.confinement)
         return self
 
     async def __aexit__(
@@ -113,7 +113,12 @@ class Sandbox:
         except ChildCrashed as crash:
             if self._closed:
                 raise ProcessorFailed("SandboxClosed", "the sandbox was closed during the photo") from None
-            log.warning("sandbox_child_crashed", child_pid=child.process.pid, reason=crash.reason)
+            log.warning(
+                "sandbox.child_crashed",
+                message="A child died over a photo; another one takes its place.",
+                child_pid=child.process.pid,
+                reason=crash.reason,
+            )
             raise
         finally:
             self._give_back(child, usable)
@@ -171,7 +176,9 @@ class Sandbox:
             self._idle.put_nowait(await self._start())
         except ProcessorFailed as failure:
             log.error(  # noqa: TRY400  a trace of our own start says nothing
-                "sandbox_child_not_started", problem=failure.trace
+                "sandbox.child_not_started",
+                message="A child could not be started; the next photo sets off another try.",
+                problem=failure.trace,
             )
             self._idle.put_nowait(failure)
 

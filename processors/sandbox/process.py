@@ -87,7 +87,12 @@ class Child:
         except (ConnectionError, asyncio.IncompleteReadError):
             raise ChildCrashed(await self._death()) from None
         except ProtocolError as error:
-            log.warning("sandbox_protocol_broken", child_pid=self.process.pid, problem=str(error))
+            log.warning(
+                "sandbox.protocol_broken",
+                message="A child answered what no child should; it is killed.",
+                child_pid=self.process.pid,
+                problem=str(error),
+            )
             raise ChildCrashed("protocol") from None
 
     async def expect_ready(self) -> None:
@@ -143,7 +148,12 @@ class Child:
             said = await self.process.stderr.read(_STDERR_BYTES)
             if not said:
                 return
-            log.warning("sandbox_child_said", child_pid=self.process.pid, text=said.decode("utf-8", "replace"))
+            log.warning(
+                "sandbox.child_said",
+                message="A child wrote this to its standard error.",
+                child_pid=self.process.pid,
+                text=said.decode("utf-8", "replace"),
+            )
         while await self.process.stderr.read(1 << 16):
             pass
 

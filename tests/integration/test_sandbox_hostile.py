@@ -35,7 +35,7 @@ async def test_a_grandchild_is_killed_with_its_child() -> None:
         async with sandbox(wall_seconds=0.5) as pool:
             with pytest.raises(ChildCrashed, match="wall_time"):
                 await pool.run("fork", source(), OPTIONS)
-            said = next(str(entry["text"]) for entry in logs if entry["event"] == "sandbox_child_said")
+            said = next(str(entry["text"]) for entry in logs if entry["event"] == "sandbox.child_said")
             assert await gone(int(said.partition("grandchild=")[2].split()[0]))
 
 
