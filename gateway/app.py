@@ -243,18 +243,18 @@ async def _keep_house(context: Context) -> None:
     while True:
         try:
             if not made:
-                for bucket in (context.storage.default_bucket, *context.storage.closed_buckets):
+                for bucket in (context.storage.default_bucket, context.storage.derived_bucket):
                     await context.blobs.ensure_bucket(bucket)
                 made = True
             while await catalog.sweep_garbage(context):
                 pass
-            await sweep_uploads(context)
             async with context.database.connection() as conn:
                 await idempotency.prune(conn, older_than_hours=_IDEMPOTENCY_HOURS)
                 await workers.prune(conn, older_than_seconds=3600)
             async with context.database.transaction() as conn:
                 await events.prune(conn, older_than_hours=context.settings.events_hours)
                 await deliveries.prune(conn, older_than_hours=context.webhooks.webhook_log_hours)
+            await sweep_uploads(context)  # the last: a bucket that refuses us must not keep the others from their turn
         except (BlobsUnavailable, BlobRefused, DatabaseUnavailable) as error:
             log.debug("housekeeping.skipped", message="Something needed is away.", error=repr(error))
         except Exception:

@@ -28,6 +28,8 @@ async def move_rejected(context: Context) -> int:
         return 0
     async with context.database.connection() as conn:
         waiting = await quarantine.pick(conn)
+    if waiting:
+        await context.blobs.ensure_bucket(context.storage.quarantine_bucket)
     moved = 0
     for photo in waiting:
         try:

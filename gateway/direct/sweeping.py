@@ -33,10 +33,10 @@ async def sweep(context: Context) -> None:
                 upload_id=str(upload.id),
                 error=repr(error),
             )
-    await move_rejected(context)
     async with context.database.connection() as conn:
         await uploads.close_settled(conn, keep_rejected=bool(context.storage.quarantine_bucket))
         await uploads.prune(conn, older_than_hours=_KEPT_HOURS)
+    await move_rejected(context)
 
 
 async def _end(upload: Upload, context: Context) -> None:

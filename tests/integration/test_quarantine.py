@@ -160,6 +160,7 @@ async def test_what_replaced_it_meanwhile_is_not_deleted(
     late = await upload(app, TEXT, "late.jpg")
     late_id = uuid.UUID(late["id"])
     target = (app.context.storage.quarantine_bucket, f"{bucket}/{late_id}/late.jpg")
+    await blobs.ensure_bucket(target[0])
     async with database.connection() as conn:  # as it is after the copy
         await quarantine.plan(conn, late_id, *target)
         await quarantine.mark_copied(
@@ -180,6 +181,7 @@ async def test_an_original_is_not_deleted_without_its_copy(
 ) -> None:
     """Where the copy is gone or is not what was copied, the original stays."""
     app = await start_app(quarantine=True)
+    await blobs.ensure_bucket(app.context.storage.quarantine_bucket)
     for number, tampered in enumerate([b"something else", None]):
         key = f"{number}.jpg"
         photo = await upload(app, TEXT, key)
