@@ -68,17 +68,6 @@ class Gatekeeper:
             reach=Reach(places=record.places, derived_bucket=self._derived_bucket),
         )
 
-    async def still_opens(self, principal: Principal, scope: Scope) -> bool:
-        """Whether a key that was admitted earlier would be so now, and is limited as it was. Raises
-        DatabaseUnavailable."""
-        record = await self._records.find(principal.access_key)
-        return (
-            record is not None
-            and record.is_valid(datetime.now(UTC))
-            and scope in record.scopes
-            and record.places == principal.reach.places
-        )
-
     async def _ask(self, access_key: str) -> KeyRecord | None:
         async with self._database.connection() as conn:
             return await credentials.find(conn, access_key)

@@ -126,12 +126,14 @@ class Stream:
         return transport is None or transport.is_closing()
 
     async def _still_opens(self) -> bool:
-        principal = self._call.principal
-        assert principal is not None
+        """Whether who listens would be let in again, with the same places."""
         try:
-            return await self._call.context.gatekeeper.still_opens(principal, "read")
+            principal = await self._call.context.sessions.admit(self._call.request, "read")
         except DatabaseUnavailable:
             return True
+        except Problem:
+            return False
+        return principal.reach == self._call.reach
 
 
 def _begin(call: Call, line: Line) -> tuple[int, bool]:

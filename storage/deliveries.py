@@ -148,12 +148,19 @@ async def postpone(
 ) -> None:
     """Ready again, later. 'failed' costs an attempt, 'snoozed' and 'released' nothing. Must run in a transaction.
     Raises Fenced."""
-    retry_at = await conn.fetchval(
+    done = await conn.fetchval(
         """
-        update delivery set state = 'ready', lease_until = null, run_at = now() + $3::float8 * interval '1 s',
-          attempt = attempt - case when $4 = 'failed' then 0 else 1 end,
-          status_code = coalesce($5, status_code), error_code = coalesce($6, error_code), error = coalesce($7, error)
-        where id = $1 and token = $2 and state = 'running' returning run_at
+        with postponed as (
+          update delivery set state = 'ready', lease_until = null, run_at = now() + $3::float8 * interval '1 s',
+            attempt = attempt - case when $4 = 'failed' then 0 else 1 end,
+            status_code = coalesce($5, status_code), error_code = coalesce($6, error_code), error = coalesce($7, error)
+          where id = $1 and token = $2 and state = 'running' returning id, run_at
+        ), attempt as (
+          update delivery_attempt set ended_at = now(), outcome = $4, status_code = $5, error_code = $6, error = $7,
+                                      response = $8, retry_at = postponed.run_at
+          from postponed where delivery_id = postponed.id and token = $2 and ended_at is null
+        )
+        select count(*) from postponed
         """,
         claim.delivery_id,
         claim.token,
@@ -162,10 +169,10 @@ async def postpone(
         result.status_code,
         result.error_code,
         result.error,
+        result.response,
     )
-    if retry_at is None:
+    if not done:
         raise Fenced
-    await _end_attempt(conn, claim, outcome, result, retry_at)
     if outcome == "failed":
         await webhooks.note_failure(conn, claim.webhook_id)
 
@@ -309,9 +316,16 @@ async def measure(conn: Connection) -> dict[str, Any]:
 async def _end(conn: Connection, claim: Claim, state: Literal["delivered", "dead"], result: Result) -> None:
     done = await conn.fetchval(
         """
-        update delivery set state = $3, finished_at = now(), lease_until = null, status_code = $4, error_code = $5,
-                            error = $6
-        where id = $1 and token = $2 and state = 'running' returning 1
+        with ended as (
+          update delivery set state = $3, finished_at = now(), lease_until = null, status_code = $4, error_code = $5,
+                              error = $6
+          where id = $1 and token = $2 and state = 'running' returning id
+        ), attempt as (
+          update delivery_attempt set ended_at = now(), outcome = $3, status_code = $4, error_code = $5, error = $6,
+                                      response = $7
+          where delivery_id = (select id from ended) and token = $2 and ended_at is null
+        )
+        select count(*) from ended
         """,
         claim.delivery_id,
         claim.token,
@@ -319,25 +333,7 @@ async def _end(conn: Connection, claim: Claim, state: Literal["delivered", "dead
         result.status_code,
         result.error_code,
         result.error,
+        result.response,
     )
     if not done:
         raise Fenced
-    await _end_attempt(conn, claim, state, result, None)
-
-
-async def _end_attempt(conn: Connection, claim: Claim, outcome: str, result: Result, retry_at: Any) -> None:
-    await conn.execute(
-        """
-        update delivery_attempt set ended_at = now(), outcome = $3, status_code = $4, error_code = $5, error = $6,
-                                    response = $7, retry_at = $8
-        where delivery_id = $1 and token = $2 and ended_at is null
-        """,
-        claim.delivery_id,
-        claim.token,
-        outcome,
-        result.status_code,
-        result.error_code,
-        result.error,
-        result.response,
-        retry_at,
-    )

@@ -55,6 +55,7 @@ class Deliverer:
         self._metrics = metrics
         self._lease_seconds = settings.webhook_timeout_seconds + lease_margin_seconds
         self._awake = asyncio.Event()
+        self._reap_at = 0.0
         self._running: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
@@ -66,7 +67,9 @@ class Deliverer:
         while True:
             self._awake.clear()
             try:
-                await self._reap()
+                if time.monotonic() >= self._reap_at:
+                    await self._reap()
+                    self._reap_at = time.monotonic() + _LOOK_SECONDS
                 if await self._take():
                     continue
             except DatabaseUnavailable:
@@ -98,7 +101,7 @@ class Deliverer:
         if room <= 0:
             await asyncio.wait(self._running, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             return True
-        async with self._database.transaction() as conn:
+        async with self._database.connection() as conn:
             claims = await deliveries.claim(
                 conn,
                 worker=self._worker_id,
