@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 1.0
 _BUSY_SECONDS = 0.05  # another is at it, who may not have seen what we were woken for
 _GATHER_SECONDS = 0.01  # what comes at once is placed at once
-_BATCH = 1000
+_BATCH = 200  # with a hundred webhooks that is 20,000 deliveries in one statement
 
 
 class Sequencer:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from processors.webhooks import signing, targets
+from processors.webhooks.removal import remove
 from processors.webhooks.targets import TargetRefused
 from safelight import console, webhook_tables
 from safelight.console import AsJson
@@ -205,7 +206,8 @@ def discard(webhook: WebhookId, delivery: DeliveryId) -> None:
 @webhooks_app.command("delete")
 def delete_webhook(webhook: WebhookId) -> None:
     """Delete a webhook and its deliveries."""
-    _with_webhook(webhook, webhooks.delete)
+    found = _with_webhook(webhook, _find)
+    console.with_database(lambda database: remove(database, found["id"]))
     typer.echo("It is deleted.")
 
 

@@ -292,6 +292,14 @@ async def prune(conn: Connection, *, older_than_hours: float, limit: int = 5000)
     return int(status.rsplit(" ", 1)[-1])
 
 
+async def forget(conn: Connection, webhook_id: uuid.UUID, *, limit: int) -> int:
+    """Forget deliveries of a webhook, whatever their state. Returns how many."""
+    status: str = await conn.execute(
+        "delete from delivery where id in (select id from delivery where webhook_id = $1 limit $2)", webhook_id, limit
+    )
+    return int(status.rsplit(" ", 1)[-1])
+
+
 async def measure(conn: Connection) -> dict[str, Any]:
     """How the webhooks do: numbers of `ready`, `running` and `dead` deliveries, `oldest_due_seconds` of those whose
     webhook is enabled, and of webhooks that are `enabled`, `failing` and `disabled`. Delivered ones are not counted:

@@ -21,6 +21,7 @@ from gateway.webhooks.schemas import (
     WebhookSecretSchema,
 )
 from processors.webhooks import signing, targets
+from processors.webhooks.removal import remove
 from processors.webhooks.targets import TargetRefused
 from storage import deliveries, webhooks
 from storage.database import Connection
@@ -78,9 +79,8 @@ async def change_webhook(call: Call) -> web.StreamResponse:
 
 async def delete_webhook(call: Call) -> web.StreamResponse:
     webhook_id = _webhook_id(call)
-    async with call.context.database.transaction() as conn:
-        if not await webhooks.delete(conn, webhook_id):
-            raise _no_such_webhook()
+    if not await remove(call.context.database, webhook_id):
+        raise _no_such_webhook()
     log.info("webhook.deleted", message="A webhook was deleted.", webhook_id=str(webhook_id), actor=call.actor)
     return web.Response(status=204)
 

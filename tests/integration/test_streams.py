@@ -375,7 +375,6 @@ async def test_a_gateway_that_restarts_costs_a_stream_nothing(stage: Stage, data
 
     await one_life(Program.kill)
     await one_life(Program.terminate)
-    await one_life(Program.terminate)
     program, ports = stage.start_gateway()
     url = await address(ports)
     headers = bearer(key) | {"Last-Event-ID": last_id or ""}

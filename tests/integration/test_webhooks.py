@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from standardwebhooks.webhooks import Webhook
 
 from processors.sequencer import Sequencer
-from processors.webhooks import signing
+from processors.webhooks import removal, signing
 from processors.webhooks.deliverer import Deliverer
 from processors.webhooks.metrics import WebhookMetrics
 from processors.webhooks.sending import Sender
@@ -632,6 +632,21 @@ async def test_old_deliveries_are_forgotten_and_unfinished_ones_are_not(database
     await happen(database, 1)
     assert await in_transaction(database, partial(deliveries.prune, older_than_hours=0)) == 2
     assert await fetch(database, "select state from delivery") == [{"state": "ready"}]
+
+
+async def test_a_webhook_with_a_long_log_is_removed_in_steps(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its deliveries are doing; those of others stay, and what is not there is said."""
+    monkeypatch.setattr(removal, "_STEP", 2)
+    doomed = await make_webhook(database, "https://a.test/", signing.make_secret())
+    other = await make_webhook(database, "https://b.test/", signing.make_secret())
+    await happen(database, 5)
+    await in_transaction(database, partial(deliveries.claim, worker="w1", lease_seconds=60, per_webhook=1, limit=2))
+    assert await removal.remove(database, doomed)
+    assert not await removal.remove(database, doomed)
+    assert await fetch(database, "select distinct webhook_id from delivery") == [{"webhook_id": other}]
+    assert await value(database, "select count(*) from delivery") == 5
 
 
 async def test_the_sequencer_makes_deliveries_with_places(database: Database) -> None:

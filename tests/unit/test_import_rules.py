@@ -35,6 +35,7 @@ DIRECTIONS: dict[str, set[str]] = {
         "processors.sequencer",
         "processors.settings",
         "processors.vitals",
+        "processors.webhooks.removal",
         "processors.webhooks.settings",
         "processors.webhooks.signing",
         "processors.webhooks.targets",
