@@ -62,7 +62,7 @@ async def test_row_01_killed_while_it_beats(stack: Stack, open_ledger: OpenLedge
     """A worker that is killed just before it renews its leases is as dead as any other: the job runs again within a
     lease + 1 s of the last beat, by the worker that comes after it."""
     await stack.start(gateways=1, workers=0)
-    victim = await stack.start_worker(failpoint="child.running:sleep=30:1,beat.before:kill:1", worker_slots="1")
+    victim = await stack.start_worker(failpoint="child.running:sleep=8:1,beat.before:kill:1", worker_slots="1")
     ledger = open_ledger()
     accepted = await ledger.put()
     assert accepted is not None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ import pytest
 from safelight.embedded.folder import choose_port
 from safelight.exposition import serving
 from safelight.settings import ProcessSettings
+from safelight.up import metrics_ports
 from storage import credentials, sealing
 from storage.database import Database
 from storage.sealing import MasterKeys
@@ -208,3 +210,37 @@ async def test_strangers_get_little_of_the_metrics_port(settings: ProcessSetting
         assert await ask(port, b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 100_000) == b""
     with pytest.raises(ConnectionRefusedError):
         await ask(port, b"")
+
+
+def choose_neighbours() -> int:
+    """A free port whose next one is free too."""
+    while True:
+        port = choose_port()
+        with contextlib.suppress(OSError, OverflowError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port + 1))
+            return port
+
+
+async def test_each_process_of_the_door_shows_its_own_numbers(stage: Stage) -> None:
+    """Two processes of the S3 door on one port show their metrics on two, and a request counts at one of them."""
+    first, s3_port = choose_neighbours(), choose_port()
+    more = {"s3_processes": "2", "s3_port": str(s3_port), "master_key": sealing.generate()}
+    stage.start("door", metrics_port=str(first), **more)
+    for port in (first, first + 1):
+        await has(port, lambda numbers: "safelight_door_requests_limit" in numbers, f"port {port} shows metrics")
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{s3_port}/photos/a.jpg") as answer:
+        assert answer.status == 403
+    counted = [numbers_of(await scrape(port)) for port in (first, first + 1)]
+    refused = 'safelight_door_requests_total{operation="none",status="403"}'
+    assert sorted(numbers.get(refused, 0) for numbers in counted) == [0, 1]
+
+
+def test_what_up_starts_gets_a_port_each() -> None:
+    """`safelight up` gives gateway, worker and door ports in a row from the one that is set, and none unless it is."""
+    ports = metrics_ports({"SAFELIGHT_METRICS_PORT": "9464"})
+    assert {name: own["SAFELIGHT_METRICS_PORT"] for name, own in ports.items()} == {
+        "gateway": "9464",
+        "worker": "9465",
+        "door": "9466",
+    }
+    assert metrics_ports({}) == {}
