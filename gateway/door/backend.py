@@ -172,6 +172,8 @@ class Backend:
                 await connection.write(head)
                 async with asyncio.timeout(self._settings.s3_read_timeout_seconds):
                     await connection.wait_for_leave()
+                if connection.has_head:
+                    return False
                 head = b""
             async for piece in body if outgoing.length is not None else _in_chunks(body):
                 if connection.has_head:

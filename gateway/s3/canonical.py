@@ -74,11 +74,12 @@ def join_query(pairs: Iterable[QueryPair]) -> bytes:
 
 def strip_signature(request: RawRequest) -> tuple[QueryPair, ...]:
     """The query without the parameters of a query signature. What else a presigner hoisted out of the headers stays,
-    so that the storage judges it as if it had been asked directly."""
+    so that the storage judges it as if it had been asked directly; but not what V2 clients send as a header, too."""
     names = {pair.name for pair in request.pairs}
     dropped: frozenset[bytes] = frozenset()
     if b"X-Amz-Signature" in names:
         dropped |= V4_PARAMETERS | {n for n in names if n.lower() in (b"x-amz-content-sha256", b"x-amz-security-token")}
     if b"AWSAccessKeyId" in names:
         dropped |= V2_PARAMETERS | {n for n in names if n.lower() == b"x-amz-security-token"}
+        dropped |= {name for name in names if name.lower().startswith(b"x-amz-") and request.values(name.lower())}
     return tuple(pair for pair in request.pairs if pair.name not in dropped)

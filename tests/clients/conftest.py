@@ -1,4 +1,5 @@
-"""What the clients' claims stand on: SeaweedFS, the S3 door before it (by http and by TLS), and the clients themselves.
+"""What the clients' claims stand on: SeaweedFS, the S3 door before it (by http and by TLS), another one before Ceph RGW
+(by http), and the clients themselves.
 
 Servers are shared by the session; a client's process lives as long as tests of that client on that endpoint run.
 """
@@ -9,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.clients import installed
 from tests.clients.client import Client
 from tests.clients.door import DOMAIN, Certificates, Door, Surroundings
 from tests.clients.endpoints import REGION, Endpoint
+from tests.rgw import Rgw
 from tests.servers import S3Backend, Servers
 
 BUCKET = "clients"
@@ -42,8 +44,18 @@ def backend(_session_servers: Servers) -> S3Backend:
 
 
 @pytest.fixture(scope="session")
-def storage(backend: S3Backend) -> Any:
+def _seaweedfs(backend: S3Backend) -> Any:
+    return open_storage(backend)
+
+
+@pytest.fixture(scope="session")
+def storage(_seaweedfs: Any) -> Any:
     """boto3 on the storage itself: what really lies there, whatever a client says. Its bucket for all tests is made."""
+    return _seaweedfs
+
+
+def open_storage(backend: S3Backend) -> Any:
+    """boto3 on a storage, with the bucket for all tests made."""
     made = boto3.client(
         "s3",
         endpoint_url=backend.endpoint,
@@ -103,27 +115,42 @@ def door_by_tls(
     opened.stop()
 
 
+@pytest.fixture(scope="session")
+def door_to_ceph(tmp_path_factory: pytest.TempPathFactory, around: Surroundings, _session_rgw: Rgw) -> Iterator[Door]:
+    if not _session_rgw.running:
+        _session_rgw.start()
+    opened = Door(tmp_path_factory.mktemp("door") / "ceph", replace(around, backend=_session_rgw.backend))
+    yield opened
+    opened.stop()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A client on an endpoint; `door` None: on the storage itself."""
+    """A client on an endpoint; `door` None: on the storage itself. `storage`: see open_storage."""
 
     client: Client
     endpoint: Endpoint
     door: Door | None
+    storage: Any
+
+
+# Where a client is pointed at -> the fixture of that door.
+DOORS = {"http": "door_by_http", "tls": "door_by_tls", "ceph": "door_to_ceph"}
 
 
 @pytest.fixture(scope="module")
 def case(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, storage: Any, backend: S3Backend
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _seaweedfs: Any, backend: S3Backend
 ) -> Iterator[Case]:
-    """Parametrised by (client's name, where): where is storage, http or tls."""
+    """Parametrised by (client's name, where): where is storage, http, tls or ceph."""
     name, where = request.param
     if missing := installed.missing(name):
         pytest.fail(missing, pytrace=False)
-    door: Door | None = None if where == "storage" else request.getfixturevalue(f"door_by_{where}")
+    door: Door | None = None if where == "storage" else request.getfixturevalue(DOORS[where])
+    storage = open_storage(request.getfixturevalue("_session_rgw").backend) if where == "ceph" else _seaweedfs
     endpoint = door.endpoint if door else _direct(backend)
     client = installed.open_client(name, endpoint, tmp_path_factory.mktemp(f"{name}-{where}"))
-    yield Case(client=client, endpoint=endpoint, door=door)
+    yield Case(client=client, endpoint=endpoint, door=door, storage=storage)
     client.close()
 
 

@@ -1,5 +1,5 @@
-"""Real S3 clients against the S3 door, by http and by TLS: the same claims for each. With DIRECT=1 in the environment
-also against the storage itself, which tells whose fault a failure is.
+"""Real S3 clients against the S3 door, by http and by TLS, and with Ceph RGW behind it: the same claims for each. With
+DIRECT=1 in the environment also against the storage itself, which tells whose fault a failure is.
 
 What a client wrote is read twice: by itself, and on the storage behind the door. Which clients cannot do what, and why,
 is in client.py.
@@ -56,12 +56,19 @@ AWKWARD = (
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     claim = metafunc.function.__name__.removeprefix("test_")
     cases = [
-        pytest.param((name, where), id=f"{name}-{where}", marks=[pytest.mark.needs_node] * (name in IN_JAVASCRIPT))
+        pytest.param((name, where), id=f"{name}-{where}", marks=_marks(name, where))
         for name in NAMES
         for where in _places(claim, name)
         if (name, claim) not in CANNOT
     ]
     metafunc.parametrize("case", cases, indirect=True, scope="module")
+
+
+def _marks(name: str, where: str) -> list[pytest.MarkDecorator]:
+    return [
+        *([pytest.mark.needs_node] if name in IN_JAVASCRIPT else []),
+        *([pytest.mark.needs_ceph] if where == "ceph" else []),
+    ]
 
 
 def _places(claim: str, name: str) -> tuple[str, ...]:
@@ -70,7 +77,14 @@ def _places(claim: str, name: str) -> tuple[str, ...]:
     if claim not in BY_HTTP.get(name, (claim,)):
         return ("tls",)
     only_by_the_door = name in NOT_ON_THE_STORAGE or (name, claim) in ONLY_BY_THE_DOOR
-    return tuple(place for place in PLACES if place != "storage" or not only_by_the_door)
+    places = tuple(place for place in PLACES if place != "storage" or not only_by_the_door)
+    return places if name in NOT_ON_THE_STORAGE else (*places, "ceph")
+
+
+@pytest.fixture
+def storage(case: Case) -> Any:
+    """boto3 on the storage behind the case's endpoint."""
+    return case.storage
 
 
 @pytest.fixture

@@ -67,14 +67,14 @@ class Client:
         *,
         query: Query = (),
         headers: dict[str, str] | None = None,
-        body: bytes = b"",
+        body: bytes | AsyncIterator[bytes] = b"",
         payload: str | None = None,
         late: dict[str, str] | None = None,
         drop: Sequence[str] = (),
         signer: Signer | None = None,
     ) -> Reply:
-        """`payload`: for x-amz-content-sha256, the body's hash if left out. `late`: headers set after signing; `drop`:
-        headers taken away after it."""
+        """`payload`: for x-amz-content-sha256, the body's hash if left out; a body in pieces, which goes without a
+        length, needs one. `late`: headers set after signing; `drop`: headers taken away after it."""
         host = self.url.partition("://")[2]
         target = quote(path, safe="/-_.~")
         text = "&".join(
@@ -90,7 +90,7 @@ class Client:
         signed = sign_request(
             raw,
             signer or Signer(access_key=self.key.access_key, secret_key=self.key.secret_key, region=REGION),
-            payload=payload or hashlib.sha256(body).hexdigest(),
+            payload=payload or hashlib.sha256(bytes(body)).hexdigest(),
             now=datetime.now(UTC) + self.shift,
         )
         sent = {name.decode(): value.decode() for name, value in signed if name.decode().lower() not in drop}
@@ -99,7 +99,7 @@ class Client:
         async with self.session.request(method, url, headers=sent, data=body or None) as answer:
             return Reply(status=answer.status, body=await answer.read(), headers=answer.headers)
 
-    async def put(self, path: str, body: bytes, **more: Any) -> Reply:
+    async def put(self, path: str, body: bytes | AsyncIterator[bytes], **more: Any) -> Reply:
         return await self.send("PUT", path, body=body, **more)
 
     def frame(
