@@ -126,7 +126,8 @@ def _absent(evidence: Evidence) -> Finding:
             verdict="unrecorded",
             said=f"The storage has it ({original.size_bytes:,} bytes), but Safelight was not told: it was written "
             "straight to the storage, and no event came.",
-            do=f"Record it now: safelight reconcile --bucket {evidence.bucket}. So that events come: safelight doctor",
+            do=f"Record it now: safelight reconcile --bucket {evidence.bucket}. So that events come: safelight setup "
+            f"bucket {evidence.bucket}",
         )
     if original.state == "no_bucket":
         said = f"There is no bucket {evidence.bucket!r} in the storage, and no photo was ever recorded in it."

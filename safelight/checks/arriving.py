@@ -76,8 +76,8 @@ async def check_events(settings: Settings) -> AsyncIterator[Finding]:
         yield fail(
             name,
             f"The storage did not tell of a photo in {bucket} within {_PATIENCE_SECONDS:g} s.",
-            f"Photos written straight to it wait for reconcile. Set events up: minio/README.md. At once: safelight "
-            f"reconcile --bucket {bucket}",
+            f"Photos written straight to it wait for reconcile. Set events up: safelight setup bucket {bucket} "
+            f"(docs/bucket-events.md). At once: safelight reconcile --bucket {bucket}",
         )
 
 
