@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -31,6 +32,8 @@ def find_tool(mark: str) -> str | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what runs in its background deaf to Ctrl-C; the programs that tests interrupt would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for mark, names in TOOLS.items():
         config.addinivalue_line("markers", f"{mark}: needs the program {names[0]} (`make test-tools` installs it)")
 
