@@ -16,13 +16,32 @@ from xml.etree import ElementTree
 
 # Of one connection, one server or one moment.
 _VOLATILE = frozenset(
-    b"connection content-length date keep-alive server seaweed-x-amz-noncurrent-since-ns transfer-encoding x-amz-id-2 "
-    b"x-amz-request-id x-amz-server-side-encryption-context".decode().split()
+    (
+        "connection",
+        "content-length",
+        "date",
+        "keep-alive",
+        "server",
+        "seaweed-x-amz-noncurrent-since-ns",
+        "transfer-encoding",
+        "x-amz-id-2",
+        "x-amz-request-id",
+        "x-amz-server-side-encryption-context",
+    )
 )
 _OF_ERRORS = ("access-control-", "content-range", "x-amz-delete-marker", "x-amz-version-id", "x-amz-error")
 _IDS = frozenset(
-    b"DeleteMarkerVersionId NextUploadIdMarker NextVersionIdMarker UploadId UploadIdMarker VersionId "
-    b"VersionIdMarker x-amz-copy-source-version-id x-amz-version-id".decode().split()
+    (
+        "DeleteMarkerVersionId",
+        "NextUploadIdMarker",
+        "NextVersionIdMarker",
+        "UploadId",
+        "UploadIdMarker",
+        "VersionId",
+        "VersionIdMarker",
+        "x-amz-copy-source-version-id",
+        "x-amz-version-id",
+    )
 )
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z|\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d (?:GMT|UTC|\+0000)"
