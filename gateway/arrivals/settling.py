@@ -28,7 +28,9 @@ from storage.objects import StoredObject
 
 log = structlog.get_logger(__name__)
 
-SETTLE_SECONDS = 15.0  # for one key, its turn not counted
+# Less than SAFELIGHT_POSTGRES_IDLE_SECONDS: Postgres would end a transaction in which the storage is waited for.
+SETTLE_SECONDS = 8.0  # for one key, from its turn on
+TURN_SECONDS = 10.0  # that a key may wait for its turn: some storages let their clients wait for our answer
 _LOOKS = 4  # at an object that changes while it is looked at
 
 
@@ -76,12 +78,16 @@ class Settler:
 
     async def _settle_key(self, events: list[BucketEvent]) -> None:
         """All events of one key; one look answers them all."""
-        async with self._slots:
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._slots.acquire()
             try:
                 async with asyncio.timeout(SETTLE_SECONDS):
                     found = await self._decide(events)
-            except TimeoutError as error:
-                raise BlobsUnavailable("it took too long") from error
+            finally:
+                self._slots.release()
+        except TimeoutError as error:
+            raise BlobsUnavailable("it took too long") from error
         for event in events:
             if isinstance(found, Ignorance):
                 self._tally.ignored(event, found)
@@ -94,7 +100,9 @@ class Settler:
             return Ignorance.DERIVED
         if all(map(self._looks.cover, events)):
             return Ignorance.STALE
-        async with self._database.connection() as conn:
+        async with self._database.transaction() as conn:
+            # What another event saw before this one happened may be about to be committed.
+            await objects.lock_key(conn, bucket, key)
             current = await objects.find_current(conn, bucket, key)
         if current is None and not self._jobs.processors_for(bucket, key):
             return Ignorance.UNWATCHED

@@ -6,8 +6,10 @@ import asyncio
 import itertools
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,16 +18,17 @@ from structlog.testing import capture_logs
 
 from gateway.app import create_app
 from gateway.arrivals.receiving import HOOK, MAX_BODY_BYTES
+from gateway.arrivals.settling import SETTLE_SECONDS, TURN_SECONDS
 from gateway.settings import GatewaySettings
 from processors.hooks import parse_hooks
 from safelight.embedded import SeaweedFS, Server
-from storage import credentials
+from storage import credentials, failpoints
 from storage.blobs import Blobs
 from storage.database import Database
 from tests.integration.hooked import OTHER_PHOTO, PHOTO, TOKEN, Hooked, minio_event
 from tests.integration.stage import fetch, in_transaction, job_settings, storage_settings, until, value
 from tests.servers import S3Backend, Servers
-from tests.unit.events.shapes import ceph_push, dump, records
+from tests.unit.events.shapes import SEQUENCER, SHAPES, ceph_push, dump, records
 
 Open = Callable[..., Awaitable[Hooked]]
 
@@ -216,6 +219,33 @@ async def test_out_of_order_and_twice_comes_to_the_same_end(open_hook: Open) -> 
     assert len(await hooked.state()) == len(wanted)  # not one generation more
 
 
+async def test_what_is_about_to_be_committed_is_waited_for(
+    open_hook: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that says what Postgres still has, told while an older look is at its commit (tx.before_commit), is not
+    taken for known: in the end Postgres has what the storage has."""
+    hooked = await open_hook()
+    first = await hooked.put("a.jpg")
+    await hooked.tells(minio_event(hooked.bucket, "a.jpg", etag=first))
+    second = await hooked.put("a.jpg", OTHER_PHOTO)
+    monkeypatch.setattr(failpoints, "_armed", {})
+    failpoints.arm({"SAFELIGHT_FAILPOINT": "tx.before_commit:sleep=1:1", "SAFELIGHT_FAILPOINT_DIR": str(tmp_path)})
+    slow = asyncio.create_task(hooked.tells(minio_event(hooked.bucket, "a.jpg", etag=second)))
+
+    async def at_its_commit() -> bool:
+        return (tmp_path / "tx.before_commit").exists()
+
+    await until(at_its_commit, seconds=20, what="the commit of the second photo")
+    await hooked.put("a.jpg")
+    await hooked.tells(minio_event(hooked.bucket, "a.jpg", etag=first))
+    await slow
+    assert [(etag, superseded) for _, etag, superseded, _, _ in await hooked.state()] == [
+        (first, True),
+        (second, True),
+        (first, False),
+    ]
+
+
 async def test_events_told_while_the_bucket_changes_end_as_the_bucket_does(open_hook: Open) -> None:
     """Puts and removals at random, their events told late, doubled and in any order while it goes on: in the end
     Postgres has the bucket's photos and no others as current."""
@@ -241,6 +271,34 @@ async def test_events_told_while_the_bucket_changes_end_as_the_bucket_does(open_
     there = sorted((item.key, item.etag) for item in listed)
     state = await hooked.state()
     assert sorted((key, etag) for key, etag, superseded, deleted, _ in state if not (superseded or deleted)) == there
+
+
+LATER = {
+    "minio": "18A1F5B2C3D4E5F7",
+    "rustfs": "18A1F5B2C3D4E5F7",
+    "ceph": "C6FB046B6027DC1D",
+    "aws": "00000660FCB99AA33D",
+    "eventbridge": "00000660FCB99AA33D",
+}
+
+
+async def test_each_storages_own_message_is_understood(open_hook: Open) -> None:
+    """What MinIO, RustFS, Ceph, S3, EventBridge and SeaweedFS write of a created and of a removed object, told as each
+    tells it, records that object and forgets it again, awkward keys included."""
+    hooked = await open_hook()
+    names = {"space": "a b", "plus": "a+b", "percent": "a%2Bb", "unicode": "ü☃", "slash": "a/b"}
+    shapes = {name: shape for name, shape in SHAPES.items() if name != "aws sns"}  # believed by its signature alone
+    for number, (shape, key) in enumerate(itertools.product(shapes.values(), names.values())):
+        key = f"{number}/{key}.jpg"  # noqa: PLW2901 - each its own object
+        for kind in ("created", "removed"):
+            await (hooked.put(key) if kind == "created" else hooked.blobs.delete(hooked.bucket, key))
+            body = shape.body(key, kind).replace(b'"photos"', f'"{hooked.bucket}"'.encode())
+            body = body.replace(b"/buckets/photos/", f"/buckets/{hooked.bucket}/".encode())
+            if kind == "removed" and shape.source in SEQUENCER:
+                body = body.replace(SEQUENCER[shape.source].encode(), LATER[shape.source].encode())
+            await hooked.tells(body)
+            current = [item[0] for item in await hooked.state() if not item[3]]
+            assert current == ([key] if kind == "created" else []), (shape.source, key, kind)
 
 
 async def test_keys_of_all_kinds_arrive_as_they_are(open_hook: Open) -> None:
@@ -443,6 +501,29 @@ async def test_while_something_is_down_the_source_is_told_to_come_again(
 
     await until(taken, seconds=20, what="the event is taken")
     assert await hooked.state() == [("a.jpg", etag, False, False, 2)]
+
+
+async def test_a_frozen_postgres_keeps_no_source_waiting(open_hook: Open, servers: Servers) -> None:
+    """While Postgres does not answer, twenty events at once are all answered 503 within their bounds; released, it
+    takes them."""
+    hooked = await open_hook()
+    events = []
+    for number in range(20):
+        etag = await hooked.put(f"{number}.jpg")
+        events.append(minio_event(hooked.bucket, f"{number}.jpg", etag=etag))
+    servers.postgres.suspend()
+    started_at = time.monotonic()
+    answers = await asyncio.gather(*map(hooked.tell, events))
+    waited_seconds = time.monotonic() - started_at
+    servers.postgres.resume()
+    assert {answer.status for answer in answers} == {503}
+    assert waited_seconds < TURN_SECONDS + SETTLE_SECONDS + 5
+
+    async def taken() -> bool:
+        return {answer.status for answer in await asyncio.gather(*map(hooked.tell, events))} == {200}
+
+    await until(taken, seconds=20, what="the events are taken")
+    assert len(await hooked.state()) == 20
 
 
 async def test_the_storage_may_be_away_for_what_postgres_knows(open_hook: Open, servers: Servers) -> None:
