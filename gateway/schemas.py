@@ -386,6 +386,9 @@ class PhotoSchema(Schema):
     created_at = Instant(required=True, metadata=_about("", type="string", format="date-time"))
     settled_at = Instant(allow_none=True, metadata=_about("", type="string", format="date-time"))
     superseded_at = Instant(allow_none=True, metadata=_about("", type="string", format="date-time"))
+    request_id = fields.String(
+        allow_none=True, metadata=_about("Of the request that brought it, as logs name it; null: it came by none.")
+    )
     jobs = fields.List(fields.Nested(PhotoJobSchema), required=True)
     artifacts = fields.List(fields.Nested(ArtifactSchema), required=True)
     links = fields.Nested(LinksSchema, required=True)

@@ -196,3 +196,60 @@ def test_the_keyboard_is_enough(stack: Stack, visit: Visits) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Queue")
     expect(page.get_by_role("heading", level=1)).to_be_focused()
     expect(page.get_by_role("link", name="Queue")).to_have_attribute("aria-current", "page")
+
+
+def test_filters_narrow_the_list_and_can_be_shared(stack: Stack, visit: Visits) -> None:
+    """Camera and time narrow the list as one types, stand in the address, and are undone by Clear."""
+    for name, camera, taken in (
+        ("old", "Lumen M1", "2019-03-04T10:00:00"),
+        ("new", "Borealis X", "2024-08-09T10:00:00"),
+    ):
+        exif = Exif(make=None, model=camera, taken_at=taken)
+        stack.api.put("photos", f"filtered/{name}.jpg", photos.make_jpeg(320, 240, exif=exif, noise=5))
+    mine = visit("read")
+    page = mine.goto("/?bucket=photos&prefix=filtered/", "Photos")
+    old, new = (page.get_by_role("link", name=name, exact=True) for name in ("old.jpg", "new.jpg"))
+    expect(old).to_be_visible()
+    expect(page.get_by_label("Bucket and prefix")).to_have_value("photos/filtered/")
+    page.get_by_label("Camera").fill("borealis")
+    expect(old).to_have_count(0)
+    expect(new).to_be_visible()
+    expect(page).to_have_url(re.compile("camera=borealis"))
+    page.get_by_label("Camera").fill("")
+    page.get_by_label("Taken until").fill("2019-03-04")
+    expect(new).to_have_count(0)
+    expect(old).to_be_visible()
+    page.reload()
+    expect(old).to_be_visible()
+    expect(page.get_by_label("Taken until")).to_have_value("2019-03-04")
+    page.get_by_label("Taken until").fill("2019-03-03")
+    expect(page.get_by_text("No photo matches")).to_be_visible()
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page).to_have_url(f"{mine.url}/")
+    expect(new).to_be_visible()
+
+
+def test_a_limited_key_uploads_into_its_place(stack: Stack, visit: Visits) -> None:
+    """Whose key is limited to a place sees that place alone, uploads into it under the file's name, and is told that
+    the queue is not for them."""
+    stack.api.put("photos", "elsewhere/hidden.jpg", photos.make_jpeg(64, 48))
+    mine = visit("read,write", place="photos/guests/")
+    page = mine.goto("/", "Photos")
+    expect(page.get_by_text("No photos yet")).to_be_visible()
+    mine.drop({"mine.jpg": photos.make_jpeg(320, 240, noise=5, seed=504)})
+    expect(page.locator(".tile")).to_have_count(1)
+    expect(page.get_by_role("list", name="Files")).to_contain_text("Ready")
+    assert stack.list_keys("photos", "guests/") == ["guests/mine.jpg"]
+    mine.goto("/queue", "Queue")
+    expect(page.get_by_text("The queue is for keys that are not limited.")).to_be_visible()
+
+
+def test_a_revoked_key_shows_the_sign_in_again(stack: Stack, visit: Visits) -> None:
+    """Once the key is revoked the page hides what it showed and asks for a key."""
+    mine = visit("read")
+    page = mine.goto("/queue", "Queue")
+    expect(page.get_by_role("region", name="preview")).to_be_visible()
+    stack.run("keys", "revoke", mine.key["access_key"])
+    expect(page.get_by_text("Your session has ended.")).to_be_visible(timeout=10_000)
+    expect(page.get_by_role("region", name="preview")).to_have_count(0)
+    mine.take_complaints("401")
