@@ -11,15 +11,16 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from processors.dispatch import Dispatcher
-from storage.database import Database
+if TYPE_CHECKING:  # the S3 door stays small: it loads neither the queue's library nor the storage's
+    from processors.dispatch import Dispatcher
+    from storage.database import Database
 
 Render = Callable[[], Awaitable[bytes]]
 Expose = Callable[[Render], AbstractAsyncContextManager[None]]  # answers scrapes while its block runs

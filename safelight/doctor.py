@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from safelight import console, logs, remote
-from safelight.checks import arriving, postgres, queueing, redis, s3, sandbox
 from safelight.checks.finding import Finding, fail, ok
 from safelight.console import AsJson
 from safelight.settings import NO_SETTINGS, Settings, SettingsError, load
@@ -73,6 +72,8 @@ async def _examine(environ: Mapping[str, str], *, events: bool, show: Console | 
 
 
 async def _find(environ: Mapping[str, str], *, events: bool) -> AsyncIterator[Finding]:
+    from safelight.checks import arriving, postgres, queueing, redis, s3, sandbox  # large: no other command needs it
+
     try:
         settings = load(environ)
     except SettingsError as error:

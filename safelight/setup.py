@@ -1,28 +1,14 @@
-"""`safelight setup`: prepares the storage for Safelight, by the S3 protocol, and shows what it did."""
+"""`safelight setup`: how preparing the storage is asked for. The work lies in safelight.bucket_setup."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
 from enum import Enum
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from safelight import console, logs
-from safelight.bucketry import Step, Wish, merge_notification, recognise, set_up
 from safelight.console import AsJson
-from safelight.settings import process_settings, storage_settings
-from storage.blobs import BlobRefused, BlobsUnavailable
-from storage.buckets import Buckets
-from storage.keys import InvalidKey, check_bucket
-from storage.settings import StorageSettings
 
 setup_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Prepare the storage: buckets, events, rules."
@@ -103,68 +89,19 @@ def setup_bucket(
 
     Exit code: 0 events are set up; 1 something is left to do by hand, or was refused; 2 wrong usage.
     """
-    logs.configure(process_settings(os.environ))
-    settings = storage_settings(os.environ)
-    _check(bucket, settings, arn=arn, url=url)
-    wish = Wish(
+    from safelight.bucket_setup import Asked, prepare  # large: no other command needs it
+
+    asked = Asked(
         bucket=bucket,
-        derived_bucket=settings.derived_bucket,
-        kind="other",
+        kind=None if storage is StorageKind.AUTO else storage.value,
         arn=arn,
         url=url,
-        token=os.environ.get("SAFELIGHT_HOOK_TOKEN", "").partition(",")[0].strip() or None,
-        queued=queued,
-        removals=removals,
         prefix=prefix,
-        origins=origin or (),
-        days=abort_days,
+        origins=tuple(origin or ()),
+        abort_days=abort_days,
+        removals=removals,
+        queued=queued,
         dry_run=dry_run,
+        as_json=as_json,
     )
-    try:
-        wish, steps = console.run(_set_up(settings, wish, None if storage is StorageKind.AUTO else storage.value))
-    except BlobsUnavailable as error:
-        console.fail(f"The storage cannot be used ({error}). Check SAFELIGHT_S3_ENDPOINT and that it is up.")
-    except BlobRefused as error:
-        console.fail(f"The storage answers {error.code}. Check SAFELIGHT_S3_ACCESS_KEY and SAFELIGHT_S3_SECRET_KEY.")
-    _show(wish, steps, as_json=as_json)
-    raise typer.Exit(0 if all(step.is_done for step in steps) else 1)
-
-
-async def _set_up(settings: StorageSettings, wish: Wish, kind: str | None) -> tuple[Wish, list[Step]]:
-    async with Buckets(settings) as buckets:
-        wish = replace(wish, kind=kind or recognise(await buckets.headers()))  # type: ignore[arg-type]
-        return wish, await set_up(buckets, wish)
-
-
-def _check(bucket: str, settings: StorageSettings, *, arn: str | None, url: str | None) -> None:
-    try:
-        check_bucket(bucket)
-    except InvalidKey as error:
-        console.fail(f"{bucket} cannot be a bucket: {error}.")
-    if bucket == settings.derived_bucket:
-        console.fail(f"{bucket} is the bucket of previews. Name a bucket of photos; that of previews is made besides.")
-    if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
-        console.fail("--url must begin with http:// or https://.")
-    if arn is not None:
-        try:
-            merge_notification({}, arn, events=())
-        except ValueError as error:
-            console.fail(f"--arn {arn}: {error}.")
-
-
-def _show(wish: Wish, steps: Sequence[Step], *, as_json: bool) -> None:
-    if as_json:
-        found = [{name: value for name, value in asdict(step).items() if name != "is_needed"} for step in steps]
-        typer.echo(json.dumps({"storage": wish.kind, "dry_run": wish.dry_run, "steps": found}, indent=2))
-        return
-    table = Table("What", "Result", "More", box=None, header_style="bold")
-    for step in steps:
-        style = {"refused": "red", "by hand": "yellow"}.get(step.result)
-        more = "see below" if "\n" in step.detail else step.detail
-        table.add_row(step.what, step.result, more, style=style)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-    for step in steps:
-        if "\n" in step.detail:
-            typer.echo(f"\n{step.detail}")
-    if wish.dry_run:
-        typer.echo("Nothing was changed.")
+    raise typer.Exit(prepare(asked, os.environ))
