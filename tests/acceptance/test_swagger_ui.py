@@ -59,7 +59,6 @@ def authorize(page: Page, token: str) -> None:
     dialog.get_by_role("button", name="Close").last.click()
 
 
-
 def test_a_photo_is_uploaded_from_swagger_ui(stack: Stack, visit: Visit, tmp_path: Path) -> None:
     """/docs renders from local files alone, takes the token, and its form uploads a photo: 201 with its id."""
     path = tmp_path / "beach.jpg"
