@@ -15,6 +15,7 @@ from storage.blobs import Blobs
 from storage.database import Database
 from tests import photos
 from tests.integration.door_site import Site, open_site
+from tests.integration.stage import until
 from tests.integration.wrong_requests.signing import Signature, sha256, sign_header
 from tests.integration.wrong_requests.wire import Draft
 from tests.servers import S3Backend
@@ -245,6 +246,11 @@ async def test_the_log_says_why_a_request_was_refused(site: Site, talk: Talk) ->
         draft = Draft(method="GET", path=f"/{site.bucket}/a.jpg", query=query)
         assert (await talk.ask(signed(site, draft, secret="x" * 40)))[0] == 403
         assert (await talk.ask(head(site), has_body=False))[0] == 200
+
+        async def are_written() -> bool:  # a line follows its answer
+            return sum(line["event"] == "request.done" for line in lines) == 2
+
+        await until(are_written, seconds=5, what="both lines are written")
     refused, answered = (line for line in lines if line["event"] == "request.done")
     assert (refused["code"], refused["path"]) == ("SignatureDoesNotMatch", f"/{site.bucket}/a.jpg")
     assert "not-for-the-log" not in str(lines)
