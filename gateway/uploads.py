@@ -305,8 +305,9 @@ async def _load(call: Call, photo_ids: list[uuid.UUID]) -> list[dict[str, Any]]:
         left_seconds = deadline - time.monotonic()
         if left_seconds > 0:
             await context.watch.wait(photo_id, partial(catalog.is_settled, context, photo_id), seconds=left_seconds)
-        async with context.database.connection() as conn:
-            photo = await rendering.load_photo(conn, photo_id, context.jobs, traces=False)
+        load = partial(rendering.load_photo, photo_id=photo_id, settings=context.jobs, traces=False)
+        # It is stored: Postgres is waited for, as when it was recorded, before the client is sent to try again.
+        photo = await context.database.persist(load, for_seconds=context.settings.record_seconds)
         if photo is None or not call.reach.covers(photo["bucket"], photo["key"]):
             raise Problem("no_such_photo", "It was deleted in the meantime, or this key was limited to other places.")
         photos.append(photo)

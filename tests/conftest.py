@@ -10,12 +10,16 @@ import shutil
 import signal
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
+import structlog
 
 from tests.rgw import Rgw
 from tests.servers import S3Backend, Servers
+
+_STRUCTLOG_CONFIGURE = structlog.configure
 
 TOOLS = {
     "needs_ceph": ("radosgw",),
@@ -34,8 +38,19 @@ def find_tool(mark: str) -> str | None:
 def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what runs in its background deaf to Ctrl-C; the programs that tests interrupt would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    structlog.configure = _configure_structlog
     for mark, names in TOOLS.items():
         config.addinivalue_line("markers", f"{mark}: needs the program {names[0]} (`make test-tools` installs it)")
+
+
+def pytest_runtest_teardown() -> None:
+    """Forget how a command that a test ran in this process set up its log: the next test reads every line."""
+    structlog.reset_defaults()
+
+
+def _configure_structlog(**chosen: Any) -> None:
+    """As structlog does, but for the caching: a cached logger is deaf to what a later test captures."""
+    _STRUCTLOG_CONFIGURE(**chosen | {"cache_logger_on_first_use": False})
 
 
 def pytest_report_header() -> list[str]:

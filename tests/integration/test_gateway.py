@@ -182,11 +182,15 @@ async def test_postgres_restarting_during_an_upload_costs_only_time(open_door: O
         yield PHOTO[200:]
 
     upload = asyncio.create_task(door.put("a.jpg", body()))
-    await asyncio.wait({upload}, timeout=0.3)  # its head is with the gateway by now
-    assert not upload.done()
+
+    async def is_taken() -> bool:
+        return door.context.memory.used_bytes > 0
+
+    await until(is_taken, seconds=10, what="the gateway has let the upload in")
     servers.postgres.kill()
     gate.set()
     await asyncio.wait({upload}, timeout=0.5)
+    assert not upload.done()
     servers.postgres.start()
     async with await asyncio.wait_for(upload, 15) as answer:
         assert answer.status == 201
