@@ -45,8 +45,16 @@ def _acting(action: Literal["replay", "discard"], does: str) -> Callable[..., No
         as_json: AsJson = False,
     ) -> None:
         wanted = chosen(
-            **{"processor": processor, "error_code": error, "error_group": group, "worker": worker, "bucket": bucket},
-            **{"key_prefix": prefix, "search": search, "photo_id": photo, "since": since, "until": until},
+            processor=processor,
+            error=error,
+            group=group,
+            worker=worker,
+            bucket=bucket,
+            prefix=prefix,
+            search=search,
+            photo=photo,
+            since=since,
+            until=until,
         )
         if sum(map(bool, (job_ids, wanted, everything))) != 1:
             console.fail("Name jobs by number, or by filters, or give --all for every dead one: one of the three.")

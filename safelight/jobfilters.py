@@ -10,6 +10,8 @@ import typer
 
 from safelight import console
 
+# How the API names what an option, named shortly, gives.
+_NAMES = {"error": "error_code", "group": "error_group", "prefix": "key_prefix", "photo": "photo_id"}
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 State = Annotated[str | None, typer.Option(help="ready, running, done, dead or discarded.")]
@@ -34,8 +36,9 @@ def parse_time(text: str, now: datetime) -> str:
 
 
 def chosen(**given: str | None) -> dict[str, str]:
-    """What was given, as the API takes it. Ends the command with exit code 2 where a time cannot be read."""
-    wanted = {name: value for name, value in given.items() if value is not None}
+    """What was given by these options, as the API takes it. Ends the command with exit code 2 where a time cannot be
+    read."""
+    wanted = {_NAMES.get(name, name): value for name, value in given.items() if value is not None}
     for name in ("since", "until"):
         if name in wanted:
             try:

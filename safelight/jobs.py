@@ -68,8 +68,16 @@ def list_jobs(
     Exit code: 0, with or without jobs; 2 wrong usage, or no gateway.
     """
     query = chosen(
-        **{"processor": processor, "error_code": error, "error_group": group, "worker": worker, "bucket": bucket},
-        **{"key_prefix": prefix, "search": search, "photo_id": photo, "since": since, "until": until},
+        processor=processor,
+        error=error,
+        group=group,
+        worker=worker,
+        bucket=bucket,
+        prefix=prefix,
+        search=search,
+        photo=photo,
+        since=since,
+        until=until,
     )
 
     async def fetch(gateway: Gateway) -> list[dict[str, Any]]:
@@ -117,8 +125,7 @@ def list_groups(
     Exit code: 0, with or without groups; 2 wrong usage, or no gateway.
     """
     query = chosen(
-        **{"processor": processor, "error_code": error, "bucket": bucket, "key_prefix": prefix, "search": search},
-        **{"since": since, "until": until},
+        processor=processor, error=error, bucket=bucket, prefix=prefix, search=search, since=since, until=until
     )
     found = remote.run(lambda gateway: gateway.get("/v1/jobs/groups", {**query, "state": state}))
     if as_json:

@@ -24,8 +24,8 @@ _COLUMNS = f"""id, principal, method, bucket, key, filename, content_type, size_
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upload:
-    """`status`: open, stored, expired or aborted, by the database's clock."""
+class Wanted:
+    """An upload that is to be opened. `multipart_id`: where the method is multipart."""
 
     id: uuid.UUID
     principal: str
@@ -36,7 +36,13 @@ class Upload:
     content_type: str | None
     size_bytes: int | None
     part_bytes: int | None
-    multipart_id: str | None
+    multipart_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload(Wanted):
+    """One that was opened. `status`: open, stored, expired or aborted, by the database's clock."""
+
     created_at: datetime
     expires_at: datetime
     object_id: uuid.UUID | None
@@ -54,22 +60,6 @@ class Upload:
         assert self.size_bytes is not None
         assert self.part_bytes is not None
         return min(self.part_bytes, self.size_bytes - (number - 1) * self.part_bytes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """An upload that is to be opened. `multipart_id`: where the method is multipart."""
-
-    id: uuid.UUID
-    principal: str
-    method: str
-    bucket: str
-    key: str
-    filename: str | None
-    content_type: str | None
-    size_bytes: int | None
-    part_bytes: int | None
-    multipart_id: str | None = None
 
 
 def read_id(metadata: Mapping[str, str]) -> uuid.UUID | None:

@@ -7,15 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import boto3
 import pytest
-from botocore.config import Config
 
 from safelight.bucketry import CREATED, REMOVED
 from tests.clients.moto import Moto
 from tests.integration.hooked import TOKEN
+from tests.integration.straight import client
 from tests.rgw import Rgw
 from tests.servers import S3Backend
 
@@ -29,17 +28,6 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     server = Moto(tmp_path_factory.mktemp("moto"))
     yield server
     server.stop()
-
-
-def client(backend: S3Backend) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=backend.endpoint,
-        aws_access_key_id=backend.access_key,
-        aws_secret_access_key=backend.secret_key,
-        region_name=backend.region,
-        config=Config(s3={"addressing_style": "path"}, proxies={}),
-    )
 
 
 def run(backend: S3Backend, *arguments: str, derived: str, **more: str) -> subprocess.CompletedProcess[str]:
