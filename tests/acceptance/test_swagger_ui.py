@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, Route, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from tests import photos
 from tests.acceptance.stack import Stack
-from tests.conftest import find_tool
+from tests.chromium import keep_here, open_chromium
 
 pytestmark = pytest.mark.needs_chromium
 
@@ -25,28 +24,16 @@ class Visit:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.left_this_machine: list[str] = []
+        self.left_this_machine = keep_here(page)
         self.complaints: list[str] = []
-        page.route("**/*", self._let_through)
         page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-
-    def _let_through(self, route: Route) -> None:
-        url = urlsplit(route.request.url)
-        if url.scheme in ("data", "blob") or url.hostname == "127.0.0.1":
-            route.continue_()
-        else:
-            self.left_this_machine.append(route.request.url)
-            route.abort()
 
 
 @pytest.fixture
 def visit() -> Iterator[Visit]:
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_tool("needs_chromium"), args=arguments)
+    with open_chromium() as browser:
         yield Visit(browser.new_page(viewport={"width": 1280, "height": 1600}))
-        browser.close()
 
 
 def authorize(page: Page, token: str) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from safelight.embedded.folder import choose_port
 from tests import photos
 from tests.acceptance.stack import ROOT, Api, Stack, wait_for
-from tests.conftest import find_tool
+from tests.chromium import open_chromium
 
 EXAMPLE = re.compile(r"^```\w+\n(?:# |// |<!-- )([\w.]+)(?: -->)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MIB = 1 << 20
@@ -65,11 +65,8 @@ def _answers(api: Api) -> bool:
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_tool("needs_chromium"), args=arguments)
+    with open_chromium() as browser:
         yield browser.new_page()
-        browser.close()
 
 
 def allow(stack: Stack, origin: str) -> None:

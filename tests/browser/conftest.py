@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from tests.acceptance.stack import Stack
 from tests.browser.visit import Visit
-from tests.conftest import find_tool
+from tests.chromium import open_chromium
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +31,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=find_tool("needs_chromium"), args=arguments)
+    with open_chromium() as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture

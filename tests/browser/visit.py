@@ -12,12 +12,12 @@ import re
 import sys
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.acceptance.stack import Stack
+from tests.chromium import keep_here
 
 AXE = Path(sys.prefix, "browser", "node_modules", "axe-core", "axe.min.js")
 PHONE = {"width": 390, "height": 844}
@@ -50,7 +50,6 @@ class Visit:
         place: str | None = None,
     ) -> None:
         self.url = stack.connection["http_url"]
-        self.left_this_machine: list[str] = []
         self.complaints: list[str] = []
         self.context = browser.new_context(
             viewport=PHONE if phone else DESK,  # type: ignore[arg-type]
@@ -59,7 +58,7 @@ class Visit:
             has_touch=phone,
             is_mobile=phone,
         )
-        self.context.route("**/*", self._let_through)
+        self.left_this_machine = keep_here(self.context)
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(30_000)
         self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
@@ -108,14 +107,6 @@ class Visit:
         folder = os.environ.get("SCREENSHOTS_DIR")
         if folder:
             self.page.screenshot(path=str(Path(folder) / f"{name}.png"))
-
-    def _let_through(self, route: Route) -> None:
-        url = urlsplit(route.request.url)
-        if url.scheme in ("data", "blob") or url.hostname == "127.0.0.1":
-            route.fallback()
-        else:
-            self.left_this_machine.append(route.request.url)
-            route.abort()
 
 
 def _axe_source() -> str:
