@@ -11,9 +11,9 @@ import pytest
 from tests.acceptance.stack import Api, Stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A Safelight of this session; after the last test it must stop with code 0 and leave no process behind."""
+    """A Safelight of these tests; after the last test it must stop with code 0 and leave no process behind."""
     made = Stack(
         tmp_path_factory.mktemp("stack"),
         SAFELIGHT_LEASE_SECONDS="3",

@@ -13,7 +13,8 @@ from tests.browser.visit import Visit
 from tests.chromium import open_chromium
 
 
-@pytest.fixture(scope="session")
+# Both end with this package: the browser's event loop would stand in the way of every asynchronous test after it.
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     made = Stack(
         tmp_path_factory.mktemp("pages"),
@@ -29,7 +30,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         made.end()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with open_chromium() as launched:
         yield launched
