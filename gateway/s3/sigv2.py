@@ -100,9 +100,13 @@ def verify(
 
 
 def _check_covered(request: RawRequest) -> None:
-    uncovered = {pair.name for pair in request.pairs} & SELECTORS - SUBRESOURCES
+    # Storages differ in which spelling of response- they look at.
+    choosing = {
+        pair.name for pair in request.pairs if pair.name in SELECTORS or pair.name.lower().startswith(b"response-")
+    }
+    uncovered = choosing - SUBRESOURCES
     if uncovered:
-        names = b", ".join(sorted(uncovered)).decode("ascii")
+        names = b", ".join(sorted(uncovered)).decode("utf-8", "replace")
         raise S3Error("AccessDenied", f"Signature version 2 does not cover {names}. Use AWS4-HMAC-SHA256.")
 
 
@@ -142,8 +146,10 @@ def _custom_headers(request: RawRequest) -> bytes:
 
 
 def _subresources(request: RawRequest) -> bytes:
-    """Taken from the raw query: `+` means itself here, unlike everywhere else."""
-    parts = [part.partition(b"=") for part in request.query.split(b"&")]
+    """Taken from the raw query: `+` means itself here, unlike everywhere else. Names count as what they mean: an
+    encoded one chooses an operation, too."""
+    split = (part.partition(b"=") for part in request.query.split(b"&"))
+    parts = [(unquote_to_bytes(name), equals, unquote_to_bytes(value)) for name, equals, value in split]
     kept = sorted((part for part in parts if part[0] in SUBRESOURCES), key=lambda part: part[0])
-    text = b"&".join(name + equals + unquote_to_bytes(value) for name, equals, value in kept)
+    text = b"&".join(name + equals + value for name, equals, value in kept)
     return b"?" + text if text else b""
