@@ -5,6 +5,7 @@ Keys come out exactly as the client means them; whether the storage can keep the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,11 @@ from gateway.s3.errors import S3Error
 from gateway.s3.request import RawRequest
 
 Kind = Literal["service", "bucket", "object"]
+
+# Of a host, which is lower-case; what storages have ever allowed in names of buckets.
+_LABELS = re.compile("[a-z0-9][a-z0-9._-]*")
+# MinIO's, RustFS' and RGW's own programs lie there: what would be signed for them is no S3.
+_NO_BUCKETS = frozenset({"admin", "minio", "rustfs"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +47,17 @@ class CopySource:
 
 
 def locate(request: RawRequest, domains: Iterable[str] = ()) -> Target:
-    """The target of a request. `domains`: hosts whose subdomains are buckets. Raises S3Error InvalidURI."""
+    """The target of a request. `domains`: hosts whose subdomains are buckets. Raises S3Error InvalidURI,
+    InvalidBucketName, AccessDenied."""
     path = _decode(request.path).removeprefix("/")
     host_bucket = _bucket_of_host(request.host, domains)
     if host_bucket is not None:
+        _check_bucket(host_bucket)
         return Target(bucket=host_bucket, key=path or None, host_bucket=host_bucket)
     bucket, _, key = path.partition("/")
     if not bucket and key:
         raise S3Error("InvalidURI")
+    _check_bucket(bucket)
     return Target(bucket=bucket or None, key=key or None)
 
 
@@ -76,7 +85,21 @@ def _bucket_of_host(host: str, domains: Iterable[str]) -> str | None:
     if not name.endswith("]"):  # an IPv6 address without a port
         name = name.rpartition(":")[0] or name
     fitting = [domain for domain in domains if name.endswith("." + domain.lower())]
-    return name[: -len(max(fitting, key=len)) - 1] if fitting else None
+    if not fitting:
+        return None
+    bucket = name[: -len(max(fitting, key=len)) - 1]
+    if not _LABELS.fullmatch(bucket):  # a slash would make another bucket of it in the storage's path
+        raise S3Error("InvalidBucketName")
+    return bucket
+
+
+def _check_bucket(bucket: str) -> None:
+    if bucket in (".", ".."):
+        raise S3Error("InvalidURI")
+    if bucket in _NO_BUCKETS:
+        raise S3Error(
+            "AccessDenied", f"/{bucket} is where storages have their administration. Name the bucket otherwise."
+        )
 
 
 def _decode(text: bytes) -> str:
