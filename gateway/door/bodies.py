@@ -58,12 +58,15 @@ class PlainProof:
 
 def read_length(request: RawRequest, verified: Verified | None) -> int | None:
     """Bytes of the object in the body; None where HTTP's chunks will tell. Raises S3Error MissingContentLength,
-    InvalidArgument, EntityTooLarge."""
+    InvalidArgument, EntityTooLarge, NotImplemented."""
+    coding = request.header(b"transfer-encoding")
+    if coding is not None and coding.lower() != b"chunked":
+        raise S3Error("NotImplemented", "The Transfer-Encoding may be nothing but chunked.")
     if verified is not None and verified.payload_mode.is_chunked:
         return read_decoded_length(request)
     text = request.header(b"content-length")
     if text is None:
-        return 0 if request.header(b"transfer-encoding") is None else None
+        return 0 if coding is None else None
     if not text.isdigit() or len(text) > 15 or int(text) > MAX_OBJECT_BYTES:
         raise S3Error("EntityTooLarge")
     return int(text)

@@ -94,7 +94,7 @@ class Check:
 
 def read_checks(request: RawRequest, *, payload_sha256: str | None, has_trailer: bool) -> tuple[Check, ...]:
     """Everything that the body must match. `payload_sha256`, `has_trailer`: of the verified signature. Raises S3Error
-    InvalidRequest, InvalidDigest, InvalidArgument."""
+    InvalidRequest, InvalidDigest, InvalidArgument, MalformedTrailerError."""
     checks = list(_header_checks(request))
     if payload_sha256 is not None:
         expected = bytes.fromhex(payload_sha256)
@@ -107,6 +107,8 @@ def read_checks(request: RawRequest, *, payload_sha256: str | None, has_trailer:
     wanted = request.header(b"x-amz-sdk-checksum-algorithm")
     if wanted is not None and named and named[0].algorithm != wanted.decode("latin-1").lower():
         raise S3Error("InvalidRequest", "Value for x-amz-sdk-checksum-algorithm header is invalid.")
+    if has_trailer and not any(check.is_in_trailer for check in checks):
+        raise S3Error("MalformedTrailerError", "x-amz-trailer must name the checksum that follows the body.")
     return tuple(checks)
 
 

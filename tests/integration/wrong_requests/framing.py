@@ -51,7 +51,7 @@ class Frames:
 
 
 def frame(pieces: list[bytes], mode: str, chain: Chain, *, algorithm: str = "crc32") -> Frames:
-    """A right body in that mode."""
+    """A right body in that mode. `algorithm` empty: without a checksum."""
     chunks, previous = [], chain.seed
     for piece in (*pieces, b""):
         chunk = Chunk(data=piece, size=f"{len(piece):x}")
@@ -60,8 +60,8 @@ def frame(pieces: list[bytes], mode: str, chain: Chain, *, algorithm: str = "crc
         chunks.append(chunk)
     if mode not in (SIGNED_TRAILER, UNSIGNED_TRAILER):
         return Frames(chunks=chunks)
-    line = f"x-amz-checksum-{algorithm}:{checksum(algorithm, b''.join(pieces))}"
+    lines = [f"x-amz-checksum-{algorithm}:{checksum(algorithm, b''.join(pieces))}"] if algorithm else []
     if mode == UNSIGNED_TRAILER:
-        return Frames(chunks=chunks, trailer=[line])
-    signature = chain.next("TRAILER", previous, sha256(f"{line}\n".encode()))
-    return Frames(chunks=chunks, trailer=[line, f"x-amz-trailer-signature:{signature}"])
+        return Frames(chunks=chunks, trailer=lines)
+    signature = chain.next("TRAILER", previous, sha256("".join(f"{line}\n" for line in lines).encode()))
+    return Frames(chunks=chunks, trailer=[*lines, f"x-amz-trailer-signature:{signature}"])

@@ -224,6 +224,9 @@ def _lengths(world: World, recipe: Recipe, rng: Random) -> Iterator[Wrong]:
         yield Wrong(
             name=f"{recipe.name}.trailer_promised", draft=seal(world, recipe, draft, world.who).draft, codes=REQUEST
         )
+        draft = recipe.make(world, world.pick_key(rng), world.photo)
+        sealed = seal(world, recipe, draft, world.who, algorithm="")
+        yield Wrong(name=f"{recipe.name}.trailer_of_nothing", draft=sealed.draft, codes=TRAILER)
 
 
 def _checksums(world: World, rng: Random) -> Iterator[Wrong]:

@@ -101,6 +101,8 @@ def test_content_md5_and_payload_hash() -> None:
         ([(b"x-amz-checksum-crc32", b"AAAAAA=="), (b"x-amz-checksum-sha1", b"A" * 27 + b"=")], "InvalidRequest"),
         ([(b"x-amz-checksum-crc32", b"AAAAAA=="), (b"x-amz-sdk-checksum-algorithm", b"SHA256")], "InvalidRequest"),
         ([(b"x-amz-checksum-crc32", b"AAAAAA=="), (b"x-amz-checksum-crc32", b"AAAAAA==")], "InvalidArgument"),
+        ([], "MalformedTrailerError"),
+        ([(b"content-md5", b"1B2M2Y8AsgTpgAmY7PhCfg==")], "MalformedTrailerError"),
         ([(b"x-amz-trailer", b"x-amz-meta-a")], "InvalidRequest"),
         ([(b"x-amz-trailer", b"x-amz-checksum-md5")], "InvalidRequest"),
         ([(b"x-amz-trailer", b"x-amz-checksum-xxhash64")], "InvalidRequest"),
