@@ -227,7 +227,8 @@ class Backend:
         target = outgoing.path + (b"?" + outgoing.query if outgoing.query else b"")
         lines = [b"%s %s HTTP/1.1" % (outgoing.method.encode("ascii"), target)]
         lines += [b"%s: %s" % header for header in headers]
-        assert all(_LINE.fullmatch(line) for line in lines), "a line break in a request"
+        if not all(_LINE.fullmatch(line) for line in lines):
+            raise ValueError("a line break in a request")
         return b"\r\n".join([*lines, b"", b""])
 
     def _unavailable(self, error: Exception) -> BackendUnavailable:

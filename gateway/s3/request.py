@@ -68,7 +68,7 @@ class RawRequest:
 
 def read_request(method: str, target: bytes, headers: Iterable[Header]) -> RawRequest:
     """The request of a request line's target, which may be in absolute form. Raises S3Error InvalidURI,
-    InvalidArgument."""
+    InvalidArgument, InvalidRequest."""
     if not target.startswith(b"/"):
         scheme, found, rest = target.partition(b"://")
         if not found or scheme.lower() not in (b"http", b"https"):
@@ -76,8 +76,17 @@ def read_request(method: str, target: bytes, headers: Iterable[Header]) -> RawRe
         target = rest[len(rest.partition(b"/")[0].partition(b"?")[0]) :]
     path, _, query = target.partition(b"?")
     kept = tuple(headers)
+    _check_names(kept)
     host = _only([value.strip() for name, value in kept if name.lower() == b"host"], b"host")
     return RawRequest(method=method, path=path or b"/", query=query, headers=kept, host=(host or b"").decode("latin-1"))
+
+
+def _check_names(headers: Iterable[Header]) -> None:
+    """Ceph RGW takes `x_amz_acl` for `x-amz-acl`: it would obey what was neither signed nor looked at here."""
+    for name, _ in headers:
+        lower = name.lower()
+        if b"_" in lower and not lower.startswith(b"x-amz-meta-") and lower.replace(b"_", b"-").startswith(b"x-amz-"):
+            raise S3Error("InvalidRequest", "Names of x-amz- headers are written with hyphens.")
 
 
 def split_query(query: bytes) -> Iterator[QueryPair]:

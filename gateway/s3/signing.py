@@ -21,12 +21,20 @@ _NOT_FORWARDED = frozenset(
 
 
 def forwardable(headers: Iterable[Header]) -> tuple[Header, ...]:
-    """The headers of a client that may be sent to the storage, in their order, before they are signed anew."""
+    """The headers of a client that may be sent to the storage, in their order, before they are signed anew. Not those
+    that MinIO takes orders by, which need no signature; nor names with a _, which some servers take for a -."""
     kept = tuple(headers)
     named = {
         token.strip().lower() for name, value in kept if name.lower() == b"connection" for token in value.split(b",")
     }
-    return tuple(header for header in kept if header[0].lower() not in _NOT_FORWARDED | named)
+    dropped = _NOT_FORWARDED | named
+    return tuple(header for header in kept if _may_travel(header[0].lower(), dropped))
+
+
+def _may_travel(name: bytes, dropped: frozenset[bytes]) -> bool:
+    if name in dropped or name.startswith(b"x-minio-"):
+        return False
+    return b"_" not in name or name.startswith(b"x-amz-meta-")
 
 
 def sign_request(request: RawRequest, signer: Signer, *, payload: str, now: datetime) -> tuple[Header, ...]:
