@@ -57,7 +57,9 @@ def check(asked: Asked, rights: Rights, request: RawRequest, *, derived_bucket: 
 
 def check_derived(asked: Asked, derived_bucket: str) -> None:
     """What holds for strangers, too, whose other requests the storage judges. Raises S3Error AccessDenied."""
-    if asked.target.bucket == derived_bucket and asked.operation.scope != "read":
+    bucket = asked.target.bucket or ""
+    # Ceph RGW takes a tenant before the name, which may be empty.
+    if bucket.rpartition(":")[2] == derived_bucket and asked.operation.scope != "read":
         raise S3Error("AccessDenied", "Only Safelight writes to the bucket of derived objects.")
 
 

@@ -126,6 +126,7 @@ class Door:
             verified=verified,
             principal=principal,
             signer=signer,
+            is_own=signer in (None, self._backend.signer),
         )
 
     def _authorise(self, raw: RawRequest, asked: Asked, principal: Principal | None) -> Signer | None:

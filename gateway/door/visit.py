@@ -37,6 +37,7 @@ class Visit:
     verified: Verified | None
     principal: Principal | None
     signer: Signer | None
+    is_own: bool  # the storage is asked with Safelight's credentials or none, not with the key's own
 
     @property
     def rights(self) -> Rights:
@@ -44,8 +45,10 @@ class Visit:
 
     @property
     def bucket(self) -> str:
-        assert self.asked.target.bucket is not None
-        return self.asked.target.bucket
+        """As Safelight names it: to Ceph RGW, `:photos` is `photos` of no tenant."""
+        bucket = self.asked.target.bucket
+        assert bucket is not None
+        return bucket.removeprefix(":") if self.is_own else bucket
 
     @property
     def key(self) -> str:
