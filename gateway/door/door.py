@@ -233,8 +233,9 @@ class Door:
         arriving = self._arrivals(visit).pieces()
         head = await forms.read_head(arriving, boundary)
         claim = policy.read_claim(head.fields)
-        fields, rights = list(head.fields), visit.rights
+        rights = visit.rights
         key = policy.resolve_key(head.fields, head.filename)
+        fields = policy.replace_key(head.fields, key)
         if claim is not None:
             principal = await self._keyring.find(claim.access_key)
             secret_key = principal.secret_key if principal is not None else None
@@ -243,7 +244,7 @@ class Door:
             assert principal is not None
             await self._rates.take(principal.access_key)
             rights = principal
-            fields = policy.rewrite_policy(head.fields, stated, principal.signer, now=now)
+            fields = policy.rewrite_policy(fields, stated, principal.signer, now=now)
         elif visit.principal is None and self._settings.s3_anonymous != "storage":
             raise S3Error("AccessDenied", "The form has no signed policy.")
         if claim is not None or visit.principal is not None:
@@ -251,9 +252,10 @@ class Door:
             access.check_keys(visit.bucket, [key], rights.reach)
         fresh = forms.write_head(head, fields)
         outgoing = visit.outgoing(
-            body=_joined(fresh, head.rest, arriving, length - head.size_bytes),
+            body=_joined(fresh, forms.end_with_file(head, arriving), length - head.size_bytes),
             length=length - head.size_bytes + len(fresh),
         )
+            content_type=forms.write_content_type(boundary),
         async with self._send(visit, outgoing, is_signed=claim is None) as answer:
             # A redirect to the form's own page is a success too.
             if (answer.is_success or answer.status == 303) and self._recorder.watches(visit.bucket, key):
@@ -411,10 +413,9 @@ async def _finish(visit: Visit, response: web.StreamResponse, body: bytes) -> we
     return response
 
 
-async def _joined(first: bytes, second: bytes, rest: AsyncIterator[bytes], length: int) -> AsyncIterator[bytes]:
+async def _joined(first: bytes, rest: AsyncIterator[bytes], length: int) -> AsyncIterator[bytes]:
     """A form for the storage. Raises S3Error IncompleteBody where the client's ends early."""
-    length -= len(second)
-    yield first + second
+    yield first
     async for piece in rest:
         length -= len(piece)
         yield piece

@@ -1,7 +1,7 @@
 """The body of a browser's POST form: its fields before the file are read and may be replaced; the file streams through.
 
-Knows multipart/form-data as far as S3's forms need it: fields, then the file, then whatever; nothing behind the file
-counts.
+Knows multipart/form-data as far as S3's forms need it: fields, then the file, then whatever. Nothing behind the file
+counts, and nothing of it goes on: all that a storage could read otherwise than it was read here is written anew.
 """
 
 from __future__ import annotations
@@ -16,29 +16,43 @@ from gateway.s3.policy import Field
 MAX_FIELDS_BYTES = 20 << 10  # S3's bound on all that comes before the file
 _SLACK_BYTES = 12 << 10  # for boundaries and headers of parts
 
-_BOUNDARY = re.compile(rb"""boundary=(?:"([^"\r\n]{1,70})"|([^\s;,"]{1,70}))""", re.IGNORECASE)
+_MEDIA_TYPE = re.compile(
+    rb"""multipart/form-data((?:\s*;\s*[\w-]+=(?:"[^"\\;\r\n]*"|[^\s;,"]+))*)\s*;?""", re.IGNORECASE
+)
+_BOUNDARY = re.compile(rb""";\s*boundary=(?:"([^"]+)"|([^\s;]+))""", re.IGNORECASE)
+_BOUNDARY_CHARACTERS = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046
+_TOKEN = re.compile(rb"[0-9A-Za-z'+_.-]+")
+_NAME = re.compile(r"[0-9A-Za-z!#$&'*+.^_`|~:-]+")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _PARAMETER = re.compile(r'(?:^|;)\s*(name|filename)="((?:[^"\\\r\n]|\\.)*)"', re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FormHead:
-    """What comes before the file's bytes. `rest`: bytes of the body that were read beyond it. `part_headers`: the
-    file's own header lines, as they came."""
+    """What comes before the file's bytes. `rest`: bytes of the body that were read beyond it. `content_type`: what the
+    file says of itself, or None."""
 
     boundary: bytes
     fields: tuple[Field, ...]
     filename: str
-    part_headers: bytes
+    content_type: str | None
     size_bytes: int
     rest: bytes
 
 
 def read_boundary(content_type: bytes) -> bytes:
-    """Raises S3Error MalformedPOSTRequest where there is none."""
-    match = _BOUNDARY.search(content_type)
-    if match is None:
-        raise S3Error("MalformedPOSTRequest")
-    return match[1] or match[2]
+    """Raises S3Error MalformedPOSTRequest where there is none, or more than one could be meant."""
+    whole = _MEDIA_TYPE.fullmatch(content_type)
+    found = _BOUNDARY.findall(whole[1]) if whole is not None else []
+    boundary = found[0][0] or found[0][1] if len(found) == 1 else b""
+    if not _BOUNDARY_CHARACTERS.fullmatch(boundary):
+        raise S3Error("MalformedPOSTRequest", "The Content-Type must name one boundary.")
+    return boundary
+
+
+def write_content_type(boundary: bytes) -> bytes:
+    """The header of a form with that boundary."""
+    return b"multipart/form-data; boundary=" + (boundary if _TOKEN.fullmatch(boundary) else b'"%s"' % boundary)
 
 
 async def read_head(pieces: AsyncIterator[bytes], boundary: bytes) -> FormHead:
@@ -54,13 +68,13 @@ async def read_head(pieces: AsyncIterator[bytes], boundary: bytes) -> FormHead:
             if not buffer.startswith(mark, position):
                 raise S3Error("MalformedPOSTRequest")
             lines = bytes(buffer[position + len(mark) : end])
-            name, filename = _read_part(lines)
+            name, filename, part_type = _read_part(lines)
             if name.lower() == "file":
                 return FormHead(
                     boundary=boundary,
                     fields=tuple(fields),
                     filename=filename,
-                    part_headers=lines.lstrip(b" \t").removeprefix(b"\r\n"),
+                    content_type=part_type,
                     size_bytes=end + 4 - 2,
                     rest=bytes(buffer[end + 4 :]),
                 )
@@ -82,26 +96,72 @@ async def read_head(pieces: AsyncIterator[bytes], boundary: bytes) -> FormHead:
 
 
 def write_head(head: FormHead, fields: Iterable[Field]) -> bytes:
-    """The same form up to the file's first byte, with these fields. Raises S3Error MalformedPOSTRequest."""
+    """The same form up to the file's first byte, with these fields. What the file is called is said in the key.
+    Raises S3Error MalformedPOSTRequest."""
     mark = b"--" + head.boundary
     out = bytearray()
     for name, value in fields:
         encoded = value.encode("utf-8", "surrogateescape")
         if mark in encoded:
             raise S3Error("MalformedPOSTRequest")
-        quoted = name.encode("utf-8", "surrogateescape").replace(b'"', b'\\"')
-        out += mark + b'\r\nContent-Disposition: form-data; name="' + quoted + b'"\r\n\r\n' + encoded + b"\r\n"
-    return bytes(out + mark + b"\r\n" + head.part_headers + b"\r\n\r\n")
+        out += mark + b'\r\nContent-Disposition: form-data; name="' + name.encode("ascii") + b'"\r\n\r\n'
+        out += encoded + b"\r\n"
+    out += mark + b'\r\nContent-Disposition: form-data; name="file"'
+    out += b'; filename="file"' if head.filename else b""
+    if head.content_type is not None:
+        out += b"\r\nContent-Type: " + head.content_type.encode("utf-8", "surrogateescape")
+    return bytes(out + b"\r\n\r\n")
 
 
-def _read_part(lines: bytes) -> tuple[str, str]:
-    for line in _decode(lines).split("\r\n"):
-        header, _, value = line.partition(":")
-        if header.strip().lower() == "content-disposition":
-            found = {match[1].lower(): _unquote(match[2]) for match in _PARAMETER.finditer(value)}
-            if "name" in found:
-                return found["name"], found.get("filename", "")
-    raise S3Error("MalformedPOSTRequest")
+async def end_with_file(head: FormHead, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The file's bytes and the form's end, as many bytes as there were: blanks in place of what comes behind the file.
+    Raises S3Error MalformedPOSTRequest where the boundary lies within the file."""
+    mark = b"\r\n--" + head.boundary
+    held = b""
+    arriving = _chain(head.rest, pieces)
+    async for piece in arriving:
+        held += piece
+        end = held.find(mark)
+        if end < 0:
+            end = max(0, len(held) - len(mark) + 1)  # before what may be the beginning of the boundary
+            yield held[:end]
+            held = held[end:]
+        elif len(held) >= end + len(mark) + 2:
+            behind = end + len(mark)
+            if not held.startswith((b"--", b"\r\n"), behind):
+                raise S3Error("MalformedPOSTRequest", "The boundary lies within the file.")
+            yield held[:behind]
+            held, ending = held[behind:], b"--\r\n"
+            async for rest in _chain(held, arriving):
+                yield ending[: len(rest)].ljust(len(rest))
+                ending = ending[len(rest) :]
+            return
+    yield held
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece
+
+
+def _read_part(lines: bytes) -> tuple[str, str, str | None]:
+    """Name, name of the file, and Content-Type of a part."""
+    headers: dict[str, str] = {}
+    blank, *stated = _decode(lines).split("\r\n")
+    if blank.strip(" \t"):
+        raise S3Error("MalformedPOSTRequest")
+    for line in stated:
+        name, _, value = line.partition(":")
+        name = name.strip().lower()
+        if name in headers or not _HEADER_VALUE.fullmatch(line):  # parsers differ in which of two they take
+            raise S3Error("MalformedPOSTRequest")
+        headers[name] = value.strip()
+    matches = [*_PARAMETER.finditer(headers.get("content-disposition", ""))]
+    found = {match[1].lower(): _unquote(match[2]) for match in matches}
+    if len(found) != len(matches) or not _NAME.fullmatch(found.get("name", "")):
+        raise S3Error("MalformedPOSTRequest")
+    return found["name"], found.get("filename", ""), headers.get("content-type")
 
 
 def _unquote(text: str) -> str:

@@ -63,15 +63,17 @@ class Visit:
         payload: str | None = None,
         path: bytes | None = None,
         without: frozenset[bytes] = frozenset(),
+        content_type: bytes | None = None,
         asks_leave: bool = False,
     ) -> Outgoing:
-        """This request for the storage, with that body. `without`: query parameters that are ours alone."""
+        """This request for the storage, with that body. `without`: query parameters that are ours alone;
+        `content_type`: in place of the client's."""
         pairs = drop_empty(canonical.strip_signature(self.raw))
         return Outgoing(
             method=self.raw.method,
             path=self.path if path is None else path,
             query=canonical.join_query(pair for pair in pairs if pair.name not in without),
-            headers=self._headers(),
+            headers=self._headers(content_type),
             body=body,
             length=length,
             states_length=body != b"" or self._states_length,
@@ -91,8 +93,11 @@ class Visit:
         """Whether there is a body, be it empty. Storages differ in what they do without one."""
         return not self.raw.fields.keys().isdisjoint(_BODY_HEADERS)
 
-    def _headers(self) -> tuple[Header, ...]:
+    def _headers(self, content_type: bytes | None) -> tuple[Header, ...]:
         headers = forwardable(self.raw.headers)
+        if content_type is not None:
+            others = (header for header in headers if header[0].lower() != b"content-type")
+            headers = (*others, (b"Content-Type", content_type))
         mode = self.verified.payload_mode if self.verified is not None else PayloadMode.UNSIGNED
         if mode.is_chunked:
             headers = strip_framing(headers)

@@ -30,6 +30,7 @@ _V2_FIELDS = frozenset({"awsaccesskeyid", "signature"})
 _SIGNER_FIELDS = _V4_FIELDS | _V2_FIELDS
 _FREE_FIELDS = frozenset({"policy", "file", "bucket"})
 _NOT_A_SECRET = "0" * 40
+_FILENAME = "${filename}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +134,15 @@ def rewrite_policy(fields: Sequence[Field], policy: Policy, signer: Signer, *, n
 
 def resolve_key(fields: Iterable[Field], filename: str) -> str:
     """The key under which the form stores its file. Raises S3Error InvalidArgument."""
-    return _need(_by_name(fields), "key").replace("${filename}", filename.replace("\\", "/").rpartition("/")[2])
+    return _need(_by_name(fields), "key").replace(_FILENAME, filename.replace("\\", "/").rpartition("/")[2])
+
+
+def replace_key(fields: Iterable[Field], key: str) -> list[Field]:
+    """The fields with the key as it is. Storages differ in what they take ${filename} for, so none is left to them.
+    Raises S3Error InvalidArgument."""
+    if _FILENAME in key:
+        raise S3Error("InvalidArgument", f"A file may not be named {_FILENAME}.")
+    return [(name, key if name.lower() == "key" else value) for name, value in fields]
 
 
 def parse_policy(encoded: str) -> Policy:
