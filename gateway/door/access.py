@@ -25,6 +25,7 @@ _REACH_FURTHER = frozenset(
     }
 )
 _BYPASS = b"x-amz-bypass-governance-retention"
+_CLOSED_ACLS = frozenset({"", "private", "bucket-owner-full-control"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ def check(asked: Asked, rights: Rights, request: RawRequest, *, derived_bucket: 
     check_derived(asked, derived_bucket)
     if request.stated(_BYPASS) is not None and "admin" not in rights.scopes:
         raise S3Error("AccessDenied", "Bypassing a retention needs the scope 'admin'.")
+    if operation.scope == "write":
+        check_grants(_stated_grants(request), rights)
     if operation.name in _REACH_FURTHER and rights.reach.is_limited:
         raise out_of_reach()
     if target.bucket is not None and not _reaches(asked, rights.reach, request):
@@ -61,6 +64,18 @@ def check_derived(asked: Asked, derived_bucket: str) -> None:
     # Ceph RGW takes a tenant before the name, which may be empty.
     if bucket.rpartition(":")[2] == derived_bucket and asked.operation.scope != "read":
         raise S3Error("AccessDenied", "Only Safelight writes to the bucket of derived objects.")
+
+
+def check_grants(stated: Iterable[tuple[str, str]], rights: Rights) -> None:
+    """Letting others in while storing needs what PutObjectAcl needs. `stated`: headers or fields. Raises S3Error
+    AccessDenied."""
+    if "admin" in rights.scopes:
+        return
+    for name, value in stated:
+        lower = name.lower()
+        opens = lower in ("acl", "x-amz-acl") and value.strip() not in _CLOSED_ACLS
+        if opens or lower.startswith("x-amz-grant-"):
+            raise S3Error("AccessDenied", f"Setting {lower} needs the scope 'admin', unless it is an ACL of private.")
 
 
 def check_overrides(request: RawRequest) -> None:
@@ -86,6 +101,16 @@ def is_public(asked: Asked, places: Reach | None) -> bool:
 
 def out_of_reach() -> S3Error:
     return S3Error("AccessDenied", "This key is limited to other buckets or prefixes.")
+
+
+def _stated_grants(request: RawRequest) -> Iterable[tuple[str, str]]:
+    """Headers, and what a presigner made parameters of."""
+    stated = (*request.headers, *((pair.name, pair.value) for pair in request.pairs))
+    return (
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in stated
+        if name.lower() == b"x-amz-acl" or name.lower().startswith(b"x-amz-grant-")
+    )
 
 
 def _reaches(asked: Asked, reach: Reach, request: RawRequest) -> bool:

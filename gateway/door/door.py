@@ -250,12 +250,13 @@ class Door:
         if claim is not None or visit.principal is not None:
             access.check(visit.asked, rights, visit.raw, derived_bucket=self._derived_bucket)
             access.check_keys(visit.bucket, [key], rights.reach)
+            access.check_grants(head.fields, rights)
         fresh = forms.write_head(head, fields)
         outgoing = visit.outgoing(
             body=_joined(fresh, forms.end_with_file(head, arriving), length - head.size_bytes),
             length=length - head.size_bytes + len(fresh),
-        )
             content_type=forms.write_content_type(boundary),
+        )
         async with self._send(visit, outgoing, is_signed=claim is None) as answer:
             # A redirect to the form's own page is a success too.
             if (answer.is_success or answer.status == 303) and self._recorder.watches(visit.bucket, key):

@@ -21,6 +21,7 @@ from tests import photos
 from tests.integration.door_site import Client, Site, open_site
 from tests.integration.wrong_requests.addresses import draft_of as address_of
 from tests.integration.wrong_requests.addresses import wrong_addresses
+from tests.integration.wrong_requests.aliases import wrong_aliases
 from tests.integration.wrong_requests.asks import wrong_asks
 from tests.integration.wrong_requests.headers import wrong_headers
 from tests.integration.wrong_requests.payloads import wrong_payloads
@@ -30,10 +31,20 @@ from tests.integration.wrong_requests.recipes import ALL, Multipart, World, seal
 from tests.integration.wrong_requests.signing import Signature, sign_query, sign_query_v2
 from tests.integration.wrong_requests.wire import Draft, send
 from tests.integration.wrong_requests.wrongs import Wrong
-from tests.servers import S3Backend
+from tests.rgw import Rgw
+from tests.servers import S3Backend, Servers
 
 AT_ONCE = 12
 KEPT = tuple(f"kept/{name}.jpg" for name in ("a", "b", "c"))
+
+
+@pytest.fixture
+def s3_backend(request: pytest.FixtureRequest, servers: Servers) -> S3Backend:
+    """SeaweedFS, or the storage that a test names."""
+    if getattr(request, "param", "") != "rgw":
+        return servers.s3_backend
+    rgw: Rgw = request.getfixturevalue("rgw")
+    return rgw.backend
 
 
 @pytest.fixture
@@ -67,6 +78,18 @@ async def test_every_wrong_request_is_refused_and_leaves_nothing(site: Site) -> 
     await _check_right_ones(site, world)
 
 
+@pytest.mark.parametrize("s3_backend", ["seaweedfs", pytest.param("rgw", marks=pytest.mark.needs_ceph)], indirect=True)
+async def test_nothing_is_done_under_another_spelling(site: Site) -> None:
+    """What the door could read in one way and the storage in another is refused, and leaves nothing."""
+    seed = int(os.environ.get("SEED") or SystemRandom().randrange(1 << 32))
+    world = await _prepare(site)
+    before = await _state(site, world)
+    wrongs = [*wrong_aliases(world, Random(seed))]
+    failures = await _try_all(world, wrongs)
+    assert not failures, f"SEED={seed}: {len(failures)} of {len(wrongs)}:\n" + "\n".join(failures)
+    assert await _state(site, world) == before, f"SEED={seed}"
+
+
 async def _try_all(world: World, wrongs: Sequence[Wrong]) -> list[str]:
     waiting, failures = list(wrongs), list[str]()
 
@@ -95,6 +118,7 @@ async def _prepare(site: Site) -> World:
         host=site.client.url.partition("://")[2],
         bucket=site.bucket,
         other_bucket=f"{site.bucket}-2",
+        derived=site.derived,
         who=_signature(site.client),
         other=_signature(await site.key_for()),
         reader=_signature(await site.key_for(scopes=["read"])),

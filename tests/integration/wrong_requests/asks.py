@@ -7,7 +7,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from tests.integration.wrong_requests.recipes import COMPLETE, COPY, DELETE_MANY, PARTS, PUTS, Recipe, World, seal
+from tests.integration.wrong_requests.recipes import (
+    COMPLETE,
+    COPY,
+    DELETE,
+    DELETE_MANY,
+    PARTS,
+    PUTS,
+    Recipe,
+    World,
+    seal,
+)
 from tests.integration.wrong_requests.signing import Signature
 from tests.integration.wrong_requests.wire import Draft
 from tests.integration.wrong_requests.wrongs import ARGUMENT, DENIED, MISSING, REQUEST, Change, Wrong
@@ -15,6 +25,17 @@ from tests.integration.wrong_requests.wrongs import ARGUMENT, DENIED, MISSING, R
 XML = frozenset({"MalformedXML"})
 NO_UPLOAD = frozenset({"NoSuchUpload"})
 PRECONDITION = frozenset({"PreconditionFailed"})
+# To the bucket of previews, for a storage that resolves dots or takes a backslash for a slash, as SeaweedFS does.
+WAYS_UP = {
+    "dots": "../{}/x.jpg",
+    "encoded_dots": "%2E%2E/{}/x.jpg",
+    "encoded_slash": "..%2F{}/x.jpg",
+    "dots_within": "a/../../{}/x.jpg",
+    "dots_behind_a_dot": "./../{}/x.jpg",
+    "backslash": "..\\{}\\x.jpg",
+    "encoded_backslash": "..%5C{}%5Cx.jpg",
+    "backslashes_within": "a%5C..%5C..%5C{}/x.jpg",
+}
 PUT, PART = PUTS[0], PARTS[0]
 
 
@@ -58,6 +79,9 @@ def _cases(world: World) -> Iterator[tuple[Recipe, str, Signature, Change, froze
     for text in ("torrent", "select", "restore", "encryption", "renameObject", "session", "unheard-of"):
         yield PUT, f"sub_{text}", who, _adder(text), MISSING
     yield PUT, "two_subs", who, lambda d, _: d.query.extend([("acl", None), ("tagging", None)]), REQUEST
+    for name, way in WAYS_UP.items():
+        yield PUT, f"up_{name}", who, _path(world.path(way.format(world.derived))), REQUEST
+        yield DELETE, f"up_{name}", who, _path(world.path(way.format(world.derived))), REQUEST
     kept = world.path(world.kept[0])
     yield PUT, "must_be_new", who, lambda d, _: (setattr(d, "path", kept), d.set("If-None-Match", "*")), PRECONDITION
     yield PUT, "must_be_other", who, lambda d, _: (setattr(d, "path", kept), d.set("If-Match", '"0"')), PRECONDITION
@@ -69,6 +93,10 @@ def _parameter(name: str, value: str) -> Change:
 
 def _adder(name: str) -> Change:
     return lambda draft, _: draft.query.append((name, None))
+
+
+def _path(path: str) -> Change:
+    return lambda draft, _: setattr(draft, "path", path)
 
 
 def _body(old: bytes, new: bytes) -> Change:
