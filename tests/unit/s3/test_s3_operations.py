@@ -212,6 +212,8 @@ def test_late_failures_and_bodies() -> None:
         ("/photos/a%2Fb+c%25", "h", Target(bucket="photos", key="a/b+c%")),
         ("/a", "my.photos.example.org", Target(bucket="my.photos", key="a", host_bucket="my.photos")),
         ("/", "photos.s3.example.org", Target(bucket="photos", host_bucket="photos")),
+        ("/a", "Old_Name.s3.example.org", Target(bucket="old_name", key="a", host_bucket="old_name")),
+        ("/admins/a", "h", Target(bucket="admins", key="a")),
         ("/a", "notexample.org", Target(bucket="a")),
     ],
 )
@@ -225,6 +227,36 @@ def test_paths_without_meaning(path: bytes) -> None:
     """A key without a bucket, and bytes that are no UTF-8, are refused."""
     with pytest.raises(S3Error, match="InvalidURI"):
         locate(read_request("GET", path, []))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["derived/photos", "derived%2Fphotos", "derived\\photos", "derived?acl", "..", ".", "-photos", "a:b", "a b", ""],
+)
+def test_hosts_that_name_no_bucket(name: str) -> None:
+    """What could be read as a bucket and a key, or as another path, is no name of a bucket."""
+    with pytest.raises(S3Error, match="InvalidBucketName"):
+        locate(read_request("PUT", b"/a", [(b"Host", f"{name}.s3.example.org:80".encode())]), DOMAINS)
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "code"),
+    [
+        ("/../derived/a", "h", "InvalidURI"),
+        ("/%2e%2E/derived/a", "h", "InvalidURI"),
+        ("/./derived/a", "h", "InvalidURI"),
+        ("/minio/admin/v3/add-user", "h", "AccessDenied"),
+        ("/%6Dinio/admin/v3/add-user", "h", "AccessDenied"),
+        ("/v3/add-user", "minio.example.org", "AccessDenied"),
+        ("/admin/user?uid=a", "h", "AccessDenied"),
+        ("/rustfs/admin/v3/info", "h", "AccessDenied"),
+        ("/admin", "h", "AccessDenied"),
+    ],
+)
+def test_paths_that_are_no_bucket_s(path: str, host: str, code: str) -> None:
+    """Where storages have their administration, and ways out of a bucket."""
+    with pytest.raises(S3Error, match=code):
+        locate(read_request("GET", path.encode(), [(b"Host", host.encode())]), DOMAINS)
 
 
 @some

@@ -151,6 +151,10 @@ def test_wrong_presigned_urls(change: Change, code: str) -> None:
         (with_header(b"x-amz-acl", b"public-read"), "SignatureDoesNotMatch"),
         (with_header(b"Content-Type", b"text/html"), "SignatureDoesNotMatch"),
         (lambda r: replace(r, query=r.query + b"&legal-hold"), "AccessDenied"),
+        (lambda r: replace(r, query=r.query + b"&%61cl"), "SignatureDoesNotMatch"),
+        (lambda r: replace(r, query=r.query + b"&upload%49d=1"), "SignatureDoesNotMatch"),
+        (lambda r: replace(r, query=r.query + b"&%6cegal-hold"), "AccessDenied"),
+        (lambda r: replace(r, query=r.query + b"&Response-Content-Type=text/html"), "AccessDenied"),
     ],
 )
 def test_wrong_v2_urls(change: Change, code: str) -> None:
@@ -203,6 +207,14 @@ def test_the_right_region_is_named() -> None:
     """Clients sign again with the region that the answer names."""
     error = refused(in_header(AUTHORIZATION, b"us-east-1", b"eu-west-1")(HEADER))
     assert error.details == {"Region": REGION}
+
+
+@pytest.mark.parametrize("name", [b"x_amz_acl", b"X-Amz_Acl", b"x-amz-copy_source", b"x-amz_meta-a", b"x_amz_meta_a"])
+def test_headers_that_are_an_other_one_to_some_storages(name: bytes) -> None:
+    """A _ in place of a - is refused in the names that mean something to S3, but for those of metadata."""
+    with pytest.raises(S3Error, match="InvalidRequest"):
+        read_request("PUT", b"/photos/a", [(b"Host", b"a"), (name, b"public-read")])
+    assert read_request("PUT", b"/photos/a", [(b"x-amz-meta-a_b", b"1"), (b"x_request_id", b"1")]).fields
 
 
 def test_two_hosts_are_refused() -> None:
