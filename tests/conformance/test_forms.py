@@ -28,6 +28,8 @@ def test_right_ones(s3: S3, version: str) -> None:
     _post(bucket, sign, PLAIN)
     bucket.get_object(Key="foo.txt")
     _post(bucket, sign, [("key", "foo-${filename}"), *PLAIN[1:]])
+    for named in ("foo-upload.txt", "foo-${filename}", "foo-other.txt"):  # what the condition is held against
+        _post(bucket, sign, [("key", "foo-${filename}"), *PLAIN[1:]], ["eq", "$key", named])
     bucket.list_objects()
     for status in ("200", "201", "204", "404", "nonsense", ""):
         condition = ["starts-with", "$success_action_status", ""]
