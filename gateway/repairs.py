@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
 from gateway import ingest
+from gateway.direct import promises
 from gateway.findings import FINDINGS, NOTICES, Action, Tally
 from gateway.settings import GatewaySettings
 from processors import registry
@@ -23,7 +24,6 @@ from storage import failpoints, keys, multiparts, objects, reconciliation, uploa
 from storage.blobs import BlobChanged, BlobRefused, Blobs, Head, Listed, NoSuchBlob, NoSuchBucket, OpenUpload
 from storage.database import Database
 from storage.keys import InvalidKey
-from storage.objects import StoredObject
 from storage.reconciliation import PhotoRow, PreviewRow, Source
 from storage.settings import StorageSettings
 
@@ -92,11 +92,11 @@ class Repairs:
             self.note("unusable_key", "left", bucket, listed.key)
             return
         try:
-            found = await self._recognise(bucket, listed)
-            if found is None and known_etag is None:
+            first = await self._read_first(bucket, listed)
+            if known_etag is None and formats.sniff(first) is None:
                 self.note("not_a_photo", "left", bucket, listed.key)
                 return
-            await self._record(bucket, listed, known_etag, content_type=found)
+            await self._record(bucket, listed, known_etag, first)
         except (NoSuchBlob, BlobChanged):
             return  # it changes right now: the next pass sees what became of it
         except BlobRefused:
@@ -205,15 +205,13 @@ class Repairs:
             **{name: str(value) for name, value in more.items()},
         )
 
-    async def _recognise(self, bucket: str, listed: Listed) -> str | None:
-        """Its content type, from its first bytes; None where it is no photo. Raises NoSuchBlob, BlobChanged."""
+    async def _read_first(self, bucket: str, listed: Listed) -> bytes:
+        """What its kind is told by. Raises NoSuchBlob, BlobChanged."""
         if not listed.size_bytes:
-            return None
-        head = await self._site.blobs.read(bucket, listed.key, etag=listed.etag, first_bytes=formats.SNIFF_BYTES)
-        found = formats.sniff(head)
-        return found.content_type if found else None
+            return b""
+        return await self._site.blobs.read(bucket, listed.key, etag=listed.etag, first_bytes=formats.SNIFF_BYTES)
 
-    async def _record(self, bucket: str, listed: Listed, known_etag: str | None, *, content_type: str | None) -> None:
+    async def _record(self, bucket: str, listed: Listed, known_etag: str | None, first: bytes) -> None:
         """Make what lies there the current generation. A photo that was replaced by something else is recorded too: its
         jobs reject it, and nobody is shown the previews of bytes that are gone."""
         finding = "unrecorded_object" if known_etag is None else "unrecorded_generation"
@@ -229,17 +227,9 @@ class Repairs:
             head = await self._site.blobs.head(bucket, listed.key)
             if head.etag != listed.etag or (current and current["etag"] == head.etag):
                 return
-            stored = StoredObject(
-                id=keys.new_id(datetime.now(UTC)),
-                bucket=bucket,
-                key=listed.key,
-                etag=head.etag,
-                version_id=head.version_id,
-                size_bytes=head.size_bytes,
-                content_type=content_type or head.content_type,
-                filename=keys.safe_filename(listed.key),
-                upload_id=uploads.read_id(head.metadata),
-            )
+            upload = await uploads.find_origin(conn, head.metadata, bucket, listed.key)
+            max_bytes = self._site.settings.max_upload_bytes
+            stored = promises.describe(bucket, listed.key, head, first, upload=upload, max_bytes=max_bytes)
             recorded = await ingest.record(conn, stored, self._site.jobs)
         if recorded is None:
             return  # the photo that was there was deleted in the meantime, and nobody watches there

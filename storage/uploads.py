@@ -117,6 +117,15 @@ async def find(conn: Connection, upload_id: uuid.UUID) -> Upload | None:
     return Upload(**dict(row)) if row else None
 
 
+async def find_origin(conn: Connection, metadata: Mapping[str, str], bucket: str, key: str) -> Upload | None:
+    """The upload that an object under this key came by, as its metadata say. None: by none; or by one for another key,
+    for metadata travel with copies; or by one that its client wanted no more."""
+    upload_id = read_id(metadata)
+    upload = await find(conn, upload_id) if upload_id is not None else None
+    is_its_own = upload is not None and (upload.bucket, upload.key) == (bucket, key) and upload.status != "aborted"
+    return upload if is_its_own else None
+
+
 async def list_page(
     conn: Connection,
     *,

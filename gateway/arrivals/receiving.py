@@ -130,6 +130,7 @@ def open_hook(app: web.Application, context: Context) -> Hook:
         context.jobs,
         tally,
         derived_bucket=context.storage.derived_bucket,
+        max_upload_bytes=context.settings.max_upload_bytes,
         concurrency=context.settings.hook_concurrency,
     )
     rules = Rules(

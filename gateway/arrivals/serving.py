@@ -47,6 +47,7 @@ async def serve_events(
             jobs,
             tally,
             derived_bucket=storage.derived_bucket,
+            max_upload_bytes=settings.max_upload_bytes,
             concurrency=settings.hook_concurrency,
         )
         intake = Intake(database, settler, tally)

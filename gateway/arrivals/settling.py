@@ -15,16 +15,15 @@ import structlog
 
 from gateway import ingest
 from gateway.arrivals.tally import Ignorance, Outcome, Tally
+from gateway.direct import promises
 from gateway.events.bucket_event import BucketEvent
 from gateway.events.staleness import Looks
 from processors.photos import formats
-from processors.photos.formats import Format
 from processors.settings import JobSettings
 from storage import failpoints, keys, objects, uploads
 from storage.blobs import BlobRefused, Blobs, BlobsUnavailable, Head, NoSuchBlob, NoSuchBucket
 from storage.database import Database
 from storage.keys import InvalidKey
-from storage.objects import StoredObject
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +35,14 @@ _LOOKS = 4  # at an object that changes while it is looked at
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """What a first look found. `format`: None where it does not begin like a photo."""
+    """What a first look found: `first` are the bytes that its kind is told by."""
 
     etag: str
-    format: Format | None
+    first: bytes = b""
+
+    @property
+    def is_photo(self) -> bool:
+        return formats.sniff(self.first) is not None
 
 
 class Settler:
@@ -53,6 +56,7 @@ class Settler:
         tally: Tally,
         *,
         derived_bucket: str,
+        max_upload_bytes: int,
         concurrency: int,
     ) -> None:
         self._database = database
@@ -60,6 +64,7 @@ class Settler:
         self._jobs = jobs
         self._tally = tally
         self._derived_bucket = derived_bucket
+        self._max_upload_bytes = max_upload_bytes
         self._slots = asyncio.Semaphore(concurrency)
         self._looks = Looks()
 
@@ -121,12 +126,12 @@ class Settler:
                 seen = await self._look(bucket, key)
                 if seen is None:
                     outcome = await self._remove(bucket, key, source=source)
-                elif seen.format is None:
+                elif not seen.is_photo:
                     outcome = await self._forget(bucket, key, seen)
                 elif not await self._keeps_key(bucket, key):
                     return Ignorance.KEY_CHANGED
                 else:
-                    outcome = await self._record(bucket, key, seen.etag, seen.format, source=source)
+                    outcome = await self._record(bucket, key, seen, source=source)
             except NoSuchBucket:
                 return Ignorance.BUCKET_MISSING
             except BlobRefused as error:
@@ -152,12 +157,12 @@ class Settler:
                     head += piece
                     if len(head) >= formats.SNIFF_BYTES:  # a storage that ignores ranges
                         break
-                return _Seen(etag=reading.etag, format=formats.sniff(head[: formats.SNIFF_BYTES]))
+                return _Seen(etag=reading.etag, first=head[: formats.SNIFF_BYTES])
         except NoSuchBlob:
             return None
         except BlobRefused:  # an empty object has no first byte, or it cannot be read at all
             head_now = await self._head(bucket, key)
-            return _Seen(etag=head_now.etag, format=None) if head_now is not None else None
+            return _Seen(etag=head_now.etag) if head_now is not None else None
 
     async def _head(self, bucket: str, key: str) -> Head | None:
         try:
@@ -165,27 +170,16 @@ class Settler:
         except NoSuchBlob:
             return None
 
-    async def _record(
-        self, bucket: str, key: str, etag: str, photo_format: Format, *, source: str
-    ) -> Outcome | Ignorance | None:
+    async def _record(self, bucket: str, key: str, seen: _Seen, *, source: str) -> Outcome | Ignorance | None:
         """Make what was seen the current generation; None where it is no longer there."""
         async with self._database.transaction() as conn:
             # A deletion by a door of ours holds this lock too, from the storage to its commit.
             await objects.lock_key(conn, bucket, key)
             head = await self._head(bucket, key)
-            if head is None or head.etag != etag:
+            if head is None or head.etag != seen.etag:
                 return None
-            stored = StoredObject(
-                id=keys.new_id(datetime.now(UTC)),
-                bucket=bucket,
-                key=key,
-                etag=head.etag,
-                version_id=head.version_id,
-                size_bytes=head.size_bytes,
-                content_type=photo_format.content_type,
-                filename=keys.safe_filename(key),
-                upload_id=uploads.read_id(head.metadata),
-            )
+            upload = await uploads.find_origin(conn, head.metadata, bucket, key)
+            stored = promises.describe(bucket, key, head, seen.first, upload=upload, max_bytes=self._max_upload_bytes)
             recorded = await ingest.record(conn, stored, self._jobs)
             await failpoints.reach("tx.before_commit")
         await failpoints.reach("tx.after_commit")
@@ -202,6 +196,7 @@ class Settler:
             size_bytes=stored.size_bytes,
             new=True,
             told_by=source,
+            rejected=stored.rejection["code"] if stored.rejection else None,
         )
         return Outcome.RECORDED
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Final
 
 import structlog
 
 from gateway import ingest
 from gateway.context import Context
+from gateway.direct import promises
 from gateway.errors import Problem
-from processors.contract import Unprocessable
 from processors.photos import formats
-from storage import failpoints, keys, objects, uploads
+from storage import failpoints, objects, uploads
 from storage.blobs import BlobChanged, Head, NoSuchBlob, NoSuchBucket, Part
 from storage.database import Connection
 from storage.objects import Recorded, StoredObject
@@ -27,7 +27,6 @@ from storage.uploads import Upload
 log = structlog.get_logger(__name__)
 
 _SHOWN_PARTS: Final = 100
-_SAME_FAMILY: Final = ({formats.HEIC.content_type, formats.HEIF.content_type},)  # cameras name either
 
 
 async def take(upload: Upload, context: Context, *, etags: Mapping[int, str] | None = None) -> Recorded:
@@ -37,10 +36,12 @@ async def take(upload: Upload, context: Context, *, etags: Mapping[int, str] | N
         await _assemble(upload, context, etags or {})
     try:
         head = await find(upload, context)
-        content_type, rejection = await _judge(upload, head, context)
+        first = await _read_first(upload, head, context)
+        max_bytes = context.settings.max_upload_bytes
+        stored = promises.describe(upload.bucket, upload.key, head, first, upload=upload, max_bytes=max_bytes)
+        recorded = await _record(stored, context)
     except (NoSuchBlob, BlobChanged, NoSuchBucket):
         raise _not_arrived(upload) from None
-    recorded = await _record(upload, head, context, content_type=content_type, rejection=rejection)
     context.dispatcher.wake()
     log.info(
         "photo.stored",
@@ -51,7 +52,7 @@ async def take(upload: Upload, context: Context, *, etags: Mapping[int, str] | N
         key=upload.key,
         size_bytes=head.size_bytes,
         new=recorded.created,
-        rejected=rejection["code"] if rejection else None,
+        rejected=stored.rejection["code"] if stored.rejection else None,
     )
     return recorded
 
@@ -101,68 +102,29 @@ def _find_part(upload: Upload, arrived: Mapping[int, Part], number: int, etags: 
     return part if etags.get(number, part.etag) == part.etag else None
 
 
-async def _judge(upload: Upload, head: Head, context: Context) -> tuple[str, dict[str, str] | None]:
-    """Its content type by its first bytes, and why it is rejected, if it is. Raises NoSuchBlob, BlobChanged."""
-    if upload.size_bytes is not None and head.size_bytes != upload.size_bytes:
-        return head.content_type, _rejection(
-            "wrong_size", f"{upload.size_bytes} bytes were promised, {head.size_bytes} arrived."
-        )
-    most = context.settings.max_upload_bytes
-    if head.size_bytes > most:
-        return head.content_type, _rejection("too_large", f"It has {head.size_bytes} bytes; {most} are allowed.")
-    first = b""
-    if head.size_bytes:
-        first = await context.blobs.read(
-            upload.bucket, upload.key, etag=head.etag, first_bytes=min(formats.SNIFF_BYTES, head.size_bytes)
-        )
-    try:
-        found = formats.recognise(first).content_type
-    except Unprocessable as error:
-        return head.content_type, _rejection(error.code, error.detail)
-    if upload.content_type and not _is_same_kind(upload.content_type, found):
-        return found, _rejection("wrong_type", f"{upload.content_type} was promised, the file is {found}.")
-    return found, None
+async def _read_first(upload: Upload, head: Head, context: Context) -> bytes:
+    """What its kind is told by. Raises NoSuchBlob, BlobChanged."""
+    if not head.size_bytes:
+        return b""
+    first_bytes = min(formats.SNIFF_BYTES, head.size_bytes)
+    return await context.blobs.read(upload.bucket, upload.key, etag=head.etag, first_bytes=first_bytes)
 
 
-def _is_same_kind(promised: str, found: str) -> bool:
-    return promised == found or any({promised, found} <= family for family in _SAME_FAMILY)
-
-
-def _rejection(code: str, detail: str) -> dict[str, str]:
-    return {"code": code, "detail": detail}
-
-
-async def _record(
-    upload: Upload, head: Head, context: Context, *, content_type: str, rejection: Mapping[str, str] | None
-) -> Recorded:
-    stored = StoredObject(
-        id=keys.new_id(datetime.now(UTC)),
-        bucket=upload.bucket,
-        key=upload.key,
-        etag=head.etag,
-        version_id=head.version_id,
-        size_bytes=head.size_bytes,
-        content_type=content_type,
-        filename=upload.filename,
-        upload_id=upload.id,
-        rejection=rejection,
-    )
+async def _record(stored: StoredObject, context: Context) -> Recorded:
+    """Raises NoSuchBlob, BlobChanged where it is there no more."""
 
     async def record(conn: Connection) -> Recorded:
         # Under the lock that deletions hold, too: what was just deleted must not come back.
-        await objects.lock_key(conn, upload.bucket, upload.key)
-        now_there = await context.blobs.head(upload.bucket, upload.key)
-        if now_there.etag != head.etag:
+        await objects.lock_key(conn, stored.bucket, stored.key)
+        now_there = await context.blobs.head(stored.bucket, stored.key)
+        if now_there.etag != stored.etag:
             raise BlobChanged
         recorded = await ingest.record(conn, stored, context.jobs, asked_for=True)
         assert recorded is not None
         await failpoints.reach("tx.before_commit")
         return recorded
 
-    try:
-        recorded = await context.database.persist(record, for_seconds=context.settings.record_seconds)
-    except (NoSuchBlob, BlobChanged):
-        raise _not_arrived(upload) from None
+    recorded = await context.database.persist(record, for_seconds=context.settings.record_seconds)
     await failpoints.reach("tx.after_commit")
     return recorded
 

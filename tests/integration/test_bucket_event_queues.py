@@ -79,7 +79,13 @@ async def listed(
     bucket = f"{bucket_prefix}-photos"
     tally = Tally(CollectorRegistry())
     settler = Settler(
-        database, blobs, job_settings(valkey.url), tally, derived_bucket=f"{bucket_prefix}-derived", concurrency=4
+        database,
+        blobs,
+        job_settings(valkey.url),
+        tally,
+        derived_bucket=f"{bucket_prefix}-derived",
+        max_upload_bytes=1 << 20,
+        concurrency=4,
     )
     async with redis.Redis.from_url(valkey.url) as client:
         yield List(
@@ -378,7 +384,13 @@ async def test_a_message_is_deleted_only_after_the_commit(
     async with Blobs(storage) as blobs, Queue(cloud.settings()) as queue:
         tally = Tally(CollectorRegistry())
         settler = Settler(
-            database, blobs, job_settings(redis_url), tally, derived_bucket=storage.derived_bucket, concurrency=4
+            database,
+            blobs,
+            job_settings(redis_url),
+            tally,
+            derived_bucket=storage.derived_bucket,
+            max_upload_bytes=1 << 20,
+            concurrency=4,
         )
         runner = SqsQueue(queue, Intake(database, settler, tally), lease_seconds=2)
         loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from gateway.repairs import Site
 from storage import objects
 from storage.blobs import Blobs
 from storage.database import Database
-from tests.integration.direct import PHOTO, StartApp
+from tests.integration.direct import PHOTO, App, StartApp
 from tests.integration.hooked import TOKEN, minio_event
 from tests.integration.stage import fetch, value
 from tests.photos import padded
@@ -43,6 +43,30 @@ async def expire(database: Database) -> None:
 
 async def count(database: Database, table: str) -> int:
     return int(await value(database, f"select count(*) from {table}"))
+
+
+async def tell(app: App, key: str) -> None:
+    """What a storage would say of that key."""
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    event = minio_event(app.bucket, key)
+    async with await app.client.post("/hooks/bucket-events", json=event, headers=bearer) as answer:
+        assert answer.status == 200
+
+
+async def reconcile(app: App, bucket: str) -> dict[str, Any]:
+    """What a whole pass over the bucket of photos finds."""
+    context = app.context
+    site = Site(
+        database=context.database,
+        blobs=context.blobs,
+        settings=context.settings,
+        jobs=context.jobs,
+        storage=context.storage,
+    )
+    (part, _) = await list_parts(site, bucket=bucket)
+    place = await run_pass(site, part, restart=True, watch=lambda *_: None)
+    assert place is not None
+    return {name: dict(actions) for name, actions in place.findings.items()}
 
 
 async def test_a_photo_is_put_into_the_storage_itself(
@@ -340,27 +364,16 @@ async def test_reconcile_settles_what_nobody_completed(start_app: StartApp, data
     app = await start_app()
     upload = await app.open()
     await app.put(upload)
-    context = app.context
-    site = Site(
-        database=database, blobs=context.blobs, settings=context.settings, jobs=context.jobs, storage=context.storage
-    )
-
-    async def reconcile() -> dict[str, Any]:
-        (part, _) = await list_parts(site, bucket=bucket)
-        place = await run_pass(site, part, restart=True, watch=lambda *_: None)
-        assert place is not None
-        return {name: dict(actions) for name, actions in place.findings.items()}
-
-    assert await reconcile() == {"unrecorded_object": {"repaired": 1}}
+    assert await reconcile(app, bucket) == {"unrecorded_object": {"repaired": 1}}
     seen = await app.look(upload)
     assert seen["status"] == "stored"
     assert (await app.complete(upload))[:1] == (200,)
     assert (await app.complete(upload))[1]["id"] == seen["photo_id"]
-    assert await reconcile() == {}
+    assert await reconcile(app, bucket) == {}
     odd = await app.open(key="odd.jpg", size_bytes=135)
     assert await app.put(odd, b"no photo at all" * 9) == (200, "")
     assert (await app.complete(odd))[1]["status"] == "rejected"
-    assert await reconcile() == {}
+    assert await reconcile(app, bucket) == {}
 
 
 async def test_the_sweep_records_what_arrived_and_closes_the_rest(
@@ -557,16 +570,55 @@ async def test_the_bucket_event_settles_what_nobody_completed(start_app: StartAp
     await app.put(upload)
     await app.put(odd, b"no photo " * 10)
     for told in (upload, odd, upload):
-        event = minio_event(app.bucket, told["key"])
-        bearer = {"Authorization": f"Bearer {TOKEN}"}
-        async with await app.client.post("/hooks/bucket-events", json=event, headers=bearer) as answer:
-            assert answer.status == 200
+        await tell(app, told["key"])
     seen = await app.look(upload)
     assert (seen["status"], (await app.look(odd))["status"]) == ("stored", "open")
     status, photo = await app.complete(upload)
     assert (status, photo["id"]) == (200, seen["photo_id"])
     assert (await app.complete(odd))[1]["status"] == "rejected"
     assert (await count(database, "object"), await count(database, "job")) == (2, 2)
+
+
+@pytest.mark.parametrize("way", ["event", "reconcile"])
+@pytest.mark.parametrize(
+    ("opened", "code"),
+    [
+        ({"content_type": "image/png"}, "wrong_type"),
+        ({"method": "post", "filename": "Sunset at sea.jpg"}, None),
+    ],
+)
+async def test_whoever_comes_first_holds_the_upload_to_its_promise(
+    start_app: StartApp, database: Database, bucket: str, way: str, opened: dict[str, Any], code: str | None
+) -> None:
+    """Where the storage's event or reconciling records the photo before `complete` does, it is rejected for the same
+    reasons, without any job, and has the name that was promised; `complete` after it answers that photo."""
+    app = await start_app(hook_token=TOKEN)
+    upload = await app.open(key="odd.jpg", **{"filename": "promised.jpg", **opened})
+    sent = await (app.post(upload) if upload["method"] == "post" else app.put(upload))
+    assert sent in ((200, ""), (201, ""))
+    if way == "event":
+        await tell(app, "odd.jpg")
+    else:
+        assert await reconcile(app, bucket) == {"unrecorded_object": {"repaired": 1}}
+    seen = await app.look(upload)
+    status, photo = await app.complete(upload)
+    assert (status, photo["id"]) == (200, seen["photo_id"])
+    assert photo["filename"] == opened.get("filename", "promised.jpg")
+    assert (photo["rejection"] or {"code": None})["code"] == code
+    assert await count(database, "job") == (0 if code else 2)
+
+
+async def test_promises_are_of_one_key_alone(start_app: StartApp, database: Database, bucket: str) -> None:
+    """A copy takes an upload's metadata along, and is none of its business: it is a photo like any other."""
+    app = await start_app(hook_token=TOKEN)
+    upload = await app.open(key="odd.jpg", content_type="image/png")
+    await app.put(upload)
+    etag = (await app.context.blobs.head(bucket, "odd.jpg")).etag
+    await app.context.blobs.copy((bucket, "odd.jpg"), (bucket, "copy.jpg"), etag=etag)
+    await tell(app, "copy.jpg")
+    assert [dict(row) for row in await fetch(database, "select key, rejection, filename from object")] == [
+        {"key": "copy.jpg", "rejection": None, "filename": "copy.jpg"}
+    ]
 
 
 async def test_an_event_without_proof_is_settled_by_complete(
