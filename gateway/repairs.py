@@ -6,7 +6,9 @@ uploads, deletions, workers and other repairs. Nothing is deleted that is not pr
 
 from __future__ import annotations
 
+import contextlib
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,8 +23,19 @@ from processors import registry
 from processors.photos import formats
 from processors.settings import JobSettings
 from storage import failpoints, keys, multiparts, objects, reconciliation, uploads
-from storage.blobs import BlobChanged, BlobRefused, Blobs, Head, Listed, NoSuchBlob, NoSuchBucket, OpenUpload
+from storage.blobs import (
+    BlobChanged,
+    BlobRefused,
+    Blobs,
+    BlobsDenied,
+    Head,
+    Listed,
+    NoSuchBlob,
+    NoSuchBucket,
+    OpenUpload,
+)
 from storage.database import Database
+from storage.denials import refuses_all
 from storage.keys import InvalidKey
 from storage.reconciliation import PhotoRow, PreviewRow, Source
 from storage.settings import StorageSettings
@@ -91,45 +104,42 @@ class Repairs:
         except InvalidKey:
             self.note("unusable_key", "left", bucket, listed.key)
             return
-        try:
-            first = await self._read_first(bucket, listed)
-            if known_etag is None and formats.sniff(first) is None:
-                self.note("not_a_photo", "left", bucket, listed.key)
-                return
-            await self._record(bucket, listed, known_etag, first)
-        except (NoSuchBlob, BlobChanged):
-            return  # it changes right now: the next pass sees what became of it
-        except BlobRefused:
-            self.note("unreadable", "left", bucket, listed.key)
+        with contextlib.suppress(NoSuchBlob, BlobChanged):  # it changes right now: the next pass sees what became of it
+            async with self._unless_refused(bucket, listed.key):
+                first = await self._read_first(bucket, listed)
+                if known_etag is None and formats.sniff(first) is None:
+                    self.note("not_a_photo", "left", bucket, listed.key)
+                    return
+                await self._record(bucket, listed, known_etag, first)
 
     async def is_lost(self, bucket: str, row: PhotoRow) -> bool:
         """The original of a row that the listing did not show is gone."""
-        return row.past_grace and not await self._exists(bucket, row.key)
+        is_there = True
+        async with self._unless_refused(bucket, row.key):
+            is_there = not row.past_grace or await self._exists(bucket, row.key)
+        return not is_there
 
     async def settle_lost(self, bucket: str, row: PhotoRow) -> None:
         """Report a lost original; mark its photo as deleted only where somebody accepted the loss."""
         accepted = self._site.accept_losses and not self._site.dry_run
-        async with self._site.database.transaction() as conn:
+        async with self._unless_refused(bucket, row.key), self._site.database.transaction() as conn:
             await objects.lock_key(conn, bucket, row.key)  # a deletion may be under way
             current = await objects.find_current(conn, bucket, row.key)
             if current is None or current["id"] != row.id or await self._exists(bucket, row.key):
                 return
             if accepted:
                 await objects.mark_deleted(conn, bucket, row.key)
-        self.note("original_missing", "repaired" if accepted else "left", bucket, row.key, photo_id=row.id)
+            self.note("original_missing", "repaired" if accepted else "left", bucket, row.key, photo_id=row.id)
 
     async def check_preview(self, bucket: str, derived_bucket: str, row: PreviewRow) -> None:
         """A preview of a photo in `bucket` that the listing did not show, or showed with another etag."""
         if row.job_state in ("ready", "running"):
             return  # it is being made again already
-        try:
-            head = await self._site.blobs.head(derived_bucket, row.key)
-        except NoSuchBlob:
-            finding = "preview_missing"
-        else:
-            if head.etag == row.etag:
-                return
-            finding = "preview_changed"
+        finding = None
+        async with self._unless_refused(derived_bucket, row.key):
+            finding = await self._judge_preview(derived_bucket, row)
+        if finding is None:
+            return
         wanted = {preset.name for preset in self._site.jobs.previews_for(bucket, row.source_key)}
         if row.preset in wanted and row.job_state == "done":
             await self.remake(finding, row.object_id, derived_bucket, row.key)
@@ -151,17 +161,14 @@ class Repairs:
         """A derived object that nothing in Postgres accounts for."""
         if not self._site.past_grace(listed.modified_at, self._now):
             return
-        try:
-            head = await self._site.blobs.head(derived_bucket, listed.key)
-            source = await self._trace(listed.key, head)
-            if source is None:
-                self.note("unknown_derived", "left", derived_bucket, listed.key)
-                return
-            await self._delete_orphan(derived_bucket, listed.key, head, source)
-        except NoSuchBlob:
-            return
-        except BlobRefused:
-            self.note("unreadable", "left", derived_bucket, listed.key)
+        with contextlib.suppress(NoSuchBlob):
+            async with self._unless_refused(derived_bucket, listed.key):
+                head = await self._site.blobs.head(derived_bucket, listed.key)
+                source = await self._trace(listed.key, head)
+                if source is None:
+                    self.note("unknown_derived", "left", derived_bucket, listed.key)
+                    return
+                await self._delete_orphan(derived_bucket, listed.key, head, source)
 
     async def check_foreign_upload(self, bucket: str, upload: OpenUpload) -> None:
         """A multipart upload that no row of ours names."""
@@ -204,6 +211,27 @@ class Repairs:
             key=key,
             **{name: str(value) for name, value in more.items()},
         )
+
+    @contextlib.asynccontextmanager
+    async def _unless_refused(self, bucket: str, key: str) -> AsyncIterator[None]:
+        """One object that the storage keeps to itself must not hold up the others: it is reported and left. Raises
+        BlobsDenied where the storage refuses us as a whole."""
+        try:
+            yield
+        except BlobRefused:
+            self.note("unreadable", "left", bucket, key)
+        except BlobsDenied:
+            if await refuses_all(self._site.blobs, bucket):
+                raise
+            self.note("unreadable", "left", bucket, key)
+
+    async def _judge_preview(self, derived_bucket: str, row: PreviewRow) -> str | None:
+        """What is wrong with a preview; None where it is the object that was made."""
+        try:
+            head = await self._site.blobs.head(derived_bucket, row.key)
+        except NoSuchBlob:
+            return "preview_missing"
+        return "preview_changed" if head.etag != row.etag else None
 
     async def _read_first(self, bucket: str, listed: Listed) -> bytes:
         """What its kind is told by. Raises NoSuchBlob, BlobChanged."""

@@ -47,6 +47,10 @@ class BlobsUnavailable(Exception):
     """The storage is down, out of reach, refuses our credentials or asks to slow down."""
 
 
+class BlobsDenied(BlobsUnavailable):
+    """The storage refuses our credentials: for this request, or altogether (storage.denials)."""
+
+
 class NoSuchBucket(Exception):
     """The storage has no such bucket."""
 
@@ -437,6 +441,8 @@ class Blobs:
             return BlobChanged(code)
         if status >= 500 or status == 429 or code in _PASSING_CODES:
             return self._unavailable(error)
+        if code == "InvalidObjectState":  # archived: it comes back only when somebody restores it
+            return BlobRefused(code)
         if status in (401, 403) or code in _DENIED_CODES:
             log.error(
                 "storage.denied",
@@ -444,7 +450,8 @@ class Blobs:
                 operation=operation,
                 code=code or status,
             )
-            return self._unavailable(error)
+            self._unavailable(error)
+            return BlobsDenied(code or str(status))
         return BlobRefused(code or str(status))
 
     def _unavailable(self, error: BaseException) -> BlobsUnavailable:

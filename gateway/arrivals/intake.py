@@ -13,10 +13,11 @@ from typing import Literal
 import structlog
 
 from gateway.arrivals.settling import Settler
-from gateway.arrivals.tally import Tally
+from gateway.arrivals.tally import Ignorance, Tally
 from gateway.events.bucket_event import Reason
 from gateway.events.reading import Reading, read_events
 from storage import samples
+from storage.blobs import BlobsUnavailable
 from storage.database import Database, DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
@@ -53,7 +54,9 @@ class Intake:
         if reading.unusable is not None:
             await self.set_aside(reading.unusable.value, body, origin)
             return
-        await self._settler.settle(reading.events)
+        left = await self._settler.settle(reading.events)
+        if Ignorance.UNREADABLE in left:
+            await self._sample(Ignorance.UNREADABLE.value, body, origin)
         for reason, times in reading.ignored.items():
             self._tally.left_aside(reason.value, times)
             if reason in _STRANGE:
@@ -63,6 +66,14 @@ class Intake:
         """Count and sample a message that is of no use. Raises DatabaseUnavailable."""
         await self._sample(reason, body, origin)
         self._tally.unusable(reason)
+
+    async def can_settle(self) -> bool:
+        """Neither Postgres nor the storage is away: a message that cannot be settled has only itself to blame."""
+        try:
+            await self._settler.ping()
+        except (DatabaseUnavailable, BlobsUnavailable):
+            return False
+        return True
 
     async def _sample(self, reason: str, body: bytes, origin: Origin) -> None:
         now = time.monotonic()

@@ -21,8 +21,9 @@ from gateway.events.staleness import Looks
 from processors.photos import formats
 from processors.settings import JobSettings
 from storage import failpoints, keys, objects, uploads
-from storage.blobs import BlobRefused, Blobs, BlobsUnavailable, Head, NoSuchBlob, NoSuchBucket
+from storage.blobs import BlobRefused, Blobs, BlobsDenied, BlobsUnavailable, Head, NoSuchBlob, NoSuchBucket
 from storage.database import Database
+from storage.denials import refuses_all
 from storage.keys import InvalidKey
 
 log = structlog.get_logger(__name__)
@@ -68,9 +69,10 @@ class Settler:
         self._slots = asyncio.Semaphore(concurrency)
         self._looks = Looks()
 
-    async def settle(self, events: Sequence[BucketEvent]) -> None:
-        """Returns once everything that these events tell is committed. All that can be settled is, also where some
-        cannot. Raises DatabaseUnavailable, BlobsUnavailable: then all of them may be given again."""
+    async def settle(self, events: Sequence[BucketEvent]) -> frozenset[Ignorance]:
+        """Returns once everything that these events tell is committed; why some were left aside. All that can be
+        settled is, also where some cannot. Raises DatabaseUnavailable, BlobsUnavailable: then all of them may be given
+        again."""
         now = datetime.now(UTC)
         together: dict[tuple[str, str], list[BucketEvent]] = {}
         for event in events:
@@ -80,8 +82,14 @@ class Settler:
         for result in done:
             if isinstance(result, BaseException):
                 raise result
+        return frozenset(result for result in done if isinstance(result, Ignorance))
 
-    async def _settle_key(self, events: list[BucketEvent]) -> None:
+    async def ping(self) -> None:
+        """Raises DatabaseUnavailable, BlobsUnavailable where Postgres or the storage is away."""
+        await self._database.ping()
+        await self._blobs.ping()
+
+    async def _settle_key(self, events: list[BucketEvent]) -> Outcome | Ignorance:
         """All events of one key; one look answers them all."""
         try:
             async with asyncio.timeout(TURN_SECONDS):
@@ -98,6 +106,7 @@ class Settler:
                 self._tally.ignored(event, found)
             else:
                 self._tally.settled(event, found)
+        return found
 
     async def _decide(self, events: list[BucketEvent]) -> Outcome | Ignorance:
         bucket, key = events[0].bucket, events[0].key
@@ -115,8 +124,9 @@ class Settler:
             return Outcome.KNOWN
         began_at = datetime.now(UTC)
         outcome = await self._agree(bucket, key, source=events[0].source)
-        for event in events:
-            self._looks.note(event, began_at)
+        if isinstance(outcome, Outcome):
+            for event in events:
+                self._looks.note(event, began_at)
         return outcome
 
     async def _agree(self, bucket: str, key: str, *, source: str) -> Outcome | Ignorance:
@@ -127,7 +137,7 @@ class Settler:
                 if seen is None:
                     outcome = await self._remove(bucket, key, source=source)
                 elif not seen.is_photo:
-                    outcome = await self._forget(bucket, key, seen)
+                    outcome = await self._forget(bucket, key, seen, source=source)
                 elif not await self._keeps_key(bucket, key):
                     return Ignorance.KEY_CHANGED
                 else:
@@ -135,14 +145,11 @@ class Settler:
             except NoSuchBucket:
                 return Ignorance.BUCKET_MISSING
             except BlobRefused as error:
-                log.warning(
-                    "photo.unreadable",
-                    message="The storage will not let an object be read; it is left alone.",
-                    bucket=bucket,
-                    key=key,
-                    code=error.code,
-                )
-                return Ignorance.UNREADABLE
+                return _leave(bucket, key, error)
+            except BlobsDenied as error:
+                if await refuses_all(self._blobs, bucket):
+                    raise
+                return _leave(bucket, key, error)
             if outcome is not None:
                 return outcome
         raise BlobsUnavailable("the object changes all the time")
@@ -162,6 +169,8 @@ class Settler:
             return None
         except BlobRefused:  # an empty object has no first byte, or it cannot be read at all
             head_now = await self._head(bucket, key)
+            if head_now is not None and head_now.size_bytes:
+                raise
             return _Seen(etag=head_now.etag) if head_now is not None else None
 
     async def _head(self, bucket: str, key: str) -> Head | None:
@@ -224,7 +233,7 @@ class Settler:
         )
         return Outcome.REMOVED
 
-    async def _forget(self, bucket: str, key: str, seen: _Seen) -> Outcome | Ignorance | None:
+    async def _forget(self, bucket: str, key: str, seen: _Seen, *, source: str) -> Outcome | Ignorance | None:
         """What lies there is no photo; one that lay there before is gone. None where it is no longer there."""
         async with self._database.transaction() as conn:
             await objects.lock_key(conn, bucket, key)
@@ -234,7 +243,17 @@ class Settler:
             head = await self._head(bucket, key)
             if head is None or head.etag != seen.etag:
                 return None
-            await objects.mark_deleted(conn, bucket, key, only_id=current["id"])
+            photo_id = await objects.mark_deleted(conn, bucket, key, only_id=current["id"])
+        if photo_id is None:  # it lies in quarantine
+            return Outcome.KNOWN
+        log.info(
+            "photo.removed",
+            message="A photo was replaced by something else in the storage.",
+            photo_id=str(photo_id),
+            bucket=bucket,
+            key=key,
+            told_by=source,
+        )
         return Outcome.REMOVED
 
     async def _keeps_key(self, bucket: str, key: str) -> bool:
@@ -245,6 +264,18 @@ class Settler:
             listed, _ = await self._blobs.list_page(bucket, prefix=key, limit=1)
             return [item.key for item in listed] == [key]
         return True
+
+
+def _leave(bucket: str, key: str, error: BlobRefused | BlobsDenied) -> Ignorance:
+    """It is for whoever owns the storage to say why; reconciling comes back to it."""
+    log.warning(
+        "photo.unreadable",
+        message="The storage will not let an object be read; it is left alone.",
+        bucket=bucket,
+        key=key,
+        code=str(error),
+    )
+    return Ignorance.UNREADABLE
 
 
 def _tells_nothing_new(event: BucketEvent, current: dict[str, object] | None) -> bool:

@@ -8,6 +8,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from safelight.embedded import SeaweedFS, Server
 from storage import credentials, failpoints
 from storage.blobs import Blobs
 from storage.database import Database
+from tests.faults.harness.shim import Shim, Spoil
 from tests.integration.hooked import OTHER_PHOTO, PHOTO, TOKEN, Hooked, minio_event
 from tests.integration.stage import fetch, in_transaction, job_settings, storage_settings, until, value
 from tests.servers import S3Backend, Servers
@@ -49,13 +51,14 @@ async def open_hook(
         postgres_dsn, s3_backend, default_bucket=bucket, derived_bucket=f"{bucket_prefix}-derived"
     )
 
-    async def open_one(*, hooks: str = "*", **settings: Any) -> Hooked:
+    async def open_one(*, hooks: str = "*", s3_endpoint: str = s3_backend.endpoint, **settings: Any) -> Hooked:
         credential = credentials.generate()
         make = partial(credentials.create, credential=credential, name="test", scopes=["read", "write", "admin"])
         await in_transaction(database, make)
         # Reconciling would come to the same end by itself.
         wanted = GatewaySettings(**{"hook_token": TOKEN, "reconcile_interval_seconds": 0, **settings})
-        app = create_app(wanted, job_settings(redis_url, hooks=parse_hooks(hooks)), storage)
+        jobs = job_settings(redis_url, hooks=parse_hooks(hooks))
+        app = create_app(wanted, jobs, replace(storage, s3_endpoint=s3_endpoint))
         clients.append(await aiohttp_client(app))
         return Hooked(client=clients[-1], credential=credential, database=database, blobs=blobs, bucket=bucket)
 
@@ -501,6 +504,47 @@ async def test_while_something_is_down_the_source_is_told_to_come_again(
 
     await until(taken, seconds=20, what="the event is taken")
     assert await hooked.state() == [("a.jpg", etag, False, False, 2)]
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidObjectState"])
+async def test_an_object_that_the_storage_keeps_to_itself_holds_back_nothing(
+    open_hook: Open, s3_backend: S3Backend, code: str
+) -> None:
+    """The event of an object that may not be read (or lies in an archive) is answered, counted and kept as a sample,
+    and what is told beside it is recorded; told again once the object may be read, it is recorded too."""
+    async with Shim(s3_backend.endpoint) as shim:
+        hooked = await open_hook(s3_endpoint=shim.url)
+        locked, free = await hooked.put("locked.jpg"), await hooked.put("free.jpg")
+        shim.set(Spoil(act="answer", status=403, code=code, within="locked.jpg"))
+        told = [
+            *minio_event(hooked.bucket, "locked.jpg")["Records"],
+            *minio_event(hooked.bucket, "free.jpg")["Records"],
+        ]
+        await hooked.tells(records(*told))
+        assert await hooked.state() == [("free.jpg", free, False, False, 2)]
+        assert await hooked.metric("safelight_bucket_events_ignored_total", reason="unreadable") == 1
+        assert await value(hooked.database, "select reason from unusable_message") == "unreadable"
+        shim.heal()
+        await hooked.tells(records(*told))
+        assert [row[:2] for row in await hooked.state()] == [("free.jpg", free), ("locked.jpg", locked)]
+
+
+async def test_a_bucket_that_is_not_ours_holds_back_nothing(
+    open_hook: Open, s3_backend: S3Backend, bucket_prefix: str
+) -> None:
+    """Where a whole bucket is denied, its events are answered and counted as long as our own bucket lets us in. Where
+    the storage refuses our key altogether, the source is told to come again."""
+    async with Shim(s3_backend.endpoint) as shim:
+        hooked = await open_hook(s3_endpoint=shim.url)
+        await hooked.put("a.jpg")
+        shim.set(Spoil(act="answer", status=403, code="AccessDenied", within=f"/{bucket_prefix}-theirs"))
+        await hooked.tells(minio_event(f"{bucket_prefix}-theirs", "a.jpg"))
+        assert await hooked.metric("safelight_bucket_events_ignored_total", reason="unreadable") == 1
+        shim.set(Spoil(act="answer", status=403, code="AccessDenied"))
+        assert (await hooked.tell(minio_event(hooked.bucket, "a.jpg"))).status == 503
+        shim.heal()
+        await hooked.tells(minio_event(hooked.bucket, "a.jpg"))
+        assert len(await hooked.state()) == 1
 
 
 async def test_a_frozen_postgres_keeps_no_source_waiting(open_hook: Open, servers: Servers) -> None:
