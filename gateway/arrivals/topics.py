@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Final
+from weakref import WeakValueDictionary
 
 import aiohttp
 import structlog
@@ -25,10 +26,15 @@ _FETCH_SECONDS: Final = 5.0
 _CERTIFICATE_BYTES: Final = 64 << 10
 _CERTIFICATES: Final = 16
 _CERTIFICATE_SECONDS: Final = 24 * 3600.0
+_ABSENT_SECONDS: Final = 60.0  # that an address which has no certificate is not asked again
 
 
 class TopicsUnavailable(Exception):
     """SNS cannot be asked for its certificate, or does not take the confirmation."""
+
+
+class _Absent(TopicsUnavailable):
+    """There is nothing at that address."""
 
 
 class Topics:
@@ -37,7 +43,8 @@ class Topics:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._certificates: OrderedDict[str, tuple[float, bytes]] = OrderedDict()  # URL -> (known until, PEM)
-        self._fetching = asyncio.Lock()
+        self._absent: OrderedDict[str, float] = OrderedDict()  # URL -> known until
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of who fetches a URL now
 
     @property
     def are_named(self) -> bool:
@@ -58,16 +65,37 @@ class Topics:
         log.info("topic.confirmed", message="A subscription was confirmed.", topic_arn=envelope.topic_arn)
 
     async def _certificate(self, url: str) -> bytes:
-        async with self._fetching:  # one at a time: strangers may ask for many
-            known_until, certificate = self._certificates.get(url, (0.0, b""))
-            if known_until > time.monotonic():
-                return certificate
-            certificate = await self._fetch(url)
-            self._certificates[url] = (time.monotonic() + _CERTIFICATE_SECONDS, certificate)
-            self._certificates.move_to_end(url)
-            if len(self._certificates) > _CERTIFICATES:
-                self._certificates.popitem(last=False)
+        """Out of memory, or fetched by one for all who wait for it. Nobody waits for another address: strangers may
+        name some that are slow."""
+        known = self._recall(url)
+        if known is not None:
+            return known
+        turn = self._turns.setdefault(url, asyncio.Lock())
+        async with turn:
+            known = self._recall(url)
+            return known if known is not None else await self._learn(url)
+
+    def _recall(self, url: str) -> bytes | None:
+        known_until, certificate = self._certificates.get(url, (0.0, b""))
+        if known_until > time.monotonic():
             return certificate
+        if self._absent.get(url, 0.0) > time.monotonic():
+            raise TopicsUnavailable("no certificate was there a moment ago")
+        return None
+
+    async def _learn(self, url: str) -> bytes:
+        try:
+            certificate = await self._fetch(url)
+        except _Absent:
+            self._absent[url] = time.monotonic() + _ABSENT_SECONDS
+            if len(self._absent) > _CERTIFICATES:
+                self._absent.popitem(last=False)
+            raise
+        self._certificates[url] = (time.monotonic() + _CERTIFICATE_SECONDS, certificate)
+        self._certificates.move_to_end(url)
+        if len(self._certificates) > _CERTIFICATES:
+            self._certificates.popitem(last=False)
+        return certificate
 
     async def _fetch(self, url: str) -> bytes:
         timeout = aiohttp.ClientTimeout(total=_FETCH_SECONDS)
@@ -78,7 +106,8 @@ class Topics:
             ):
                 body = await answer.content.read(_CERTIFICATE_BYTES)
                 if answer.status != 200:
-                    raise TopicsUnavailable(f"HTTP {answer.status}")
+                    is_absent = answer.status in (403, 404, 410)
+                    raise (_Absent if is_absent else TopicsUnavailable)(f"HTTP {answer.status}")
                 while len(body) < _CERTIFICATE_BYTES and (more := await answer.content.read(_CERTIFICATE_BYTES)):
                     body += more
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

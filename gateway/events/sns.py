@@ -28,7 +28,7 @@ MAX_AGE = timedelta(hours=1)  # as long as a delivery policy of SNS may retry ov
 MAX_AHEAD = timedelta(minutes=15)
 
 # A region only: `sns.s3-us-west-2.amazonaws.com` would be somebody's bucket.
-_AWS_ORIGIN = re.compile(r"https://sns\.[a-z]{2}(?:-[a-z]+){1,3}-[0-9]{1,2}\.amazonaws\.com(?:\.cn)?")
+_AWS_ORIGIN = re.compile(r"https://sns\.([a-z]{2}(?:-[a-z]+){1,3}-[0-9]{1,2})\.amazonaws\.com(?:\.cn)?")
 # Printable ASCII without a backslash: one reading for us and for whoever fetches it.
 _URL = re.compile(r"(https?://[A-Za-z0-9.:\[\]-]+)(/[!-\[\]-~]*)")
 _CERTIFICATE_PATH = re.compile(r"(?:/[A-Za-z0-9_-]+)+\.pem")
@@ -65,7 +65,7 @@ def check_envelope(envelope: Envelope, *, rules: Rules, now: datetime) -> Refusa
         return Refusal.TOPIC
     if envelope.signature_version not in _DIGESTS:
         return Refusal.UNKNOWN_VERSION
-    if not is_certificate_url(envelope.signing_cert_url, rules):
+    if not is_certificate_url(envelope.signing_cert_url, rules) or _is_of_another_region(envelope):
         return Refusal.CERTIFICATE_URL
     if envelope.kind != "Notification" and not is_subscribe_url(envelope.subscribe_url, envelope.topic_arn, rules):
         return Refusal.SUBSCRIBE_URL
@@ -141,6 +141,12 @@ def _split(url: str, rules: Rules) -> str | None:
     if match is None or not (_AWS_ORIGIN.fullmatch(match[1]) or match[1] in rules.extra_origins):
         return None
     return match[2]
+
+
+def _is_of_another_region(envelope: Envelope) -> bool:
+    """A topic's messages are signed in its own region: no stranger shall have us wait for any other."""
+    origin = _AWS_ORIGIN.match(envelope.signing_cert_url)
+    return origin is not None and origin[1] != (envelope.topic_arn.split(":") + [""] * 4)[3]
 
 
 def _check_age(timestamp: str, now: datetime) -> Refusal | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import uuid
@@ -34,7 +35,10 @@ class PlayedTopic:
     )
     confirmed: list[str] = field(default_factory=list)  # tokens
     certificates_served: int = 0
+    absent_asked: int = 0  # times that /absent.pem was
     is_down: bool = False
+    slow_asked: asyncio.Event = field(default_factory=asyncio.Event)  # somebody waits for /slow.pem
+    slow_goes_on: asyncio.Event = field(default_factory=asyncio.Event)
 
     def notification(self, message: str, **changes: Any) -> dict[str, Any]:
         fields = {"Type": "Notification", "Subject": "Amazon S3 Notification", "Message": message}
@@ -77,6 +81,12 @@ class PlayedTopic:
     async def answer(self, request: web.Request) -> web.Response:
         if self.is_down:
             return web.Response(status=500)
+        if request.path == "/absent.pem":
+            self.absent_asked += 1
+            return web.Response(status=404)
+        if request.path == "/slow.pem":
+            self.slow_asked.set()
+            await self.slow_goes_on.wait()
         if request.path.endswith(".pem"):
             self.certificates_served += 1
             return web.Response(body=self.certificate())

@@ -129,6 +129,23 @@ async def test_while_sns_cannot_be_asked_it_is_told_to_come_again(hooked: Hooked
     assert len(await hooked.state()) == 1
 
 
+async def test_a_strangers_slow_certificate_holds_up_nobody(hooked: Hooked, topic: PlayedTopic) -> None:
+    """While an envelope of somebody who knows the topic's name waits for the certificate that it names, genuine ones
+    are taken; and an address without a certificate is asked once, however often it is named."""
+    await hooked.put("a.jpg")
+    text = message(hooked, "a.jpg")
+    forged = topic.notification(text, SigningCertURL=f"{topic.origin}/slow.pem") | {"Signature": "RkFLRQ=="}
+    waiting = asyncio.create_task(hooked.tell(forged, token=None))
+    await topic.slow_asked.wait()
+    await hooked.tells(topic.notification(text), token=None)
+    assert not waiting.done()
+    topic.slow_goes_on.set()
+    assert (await waiting).status == 401
+    absent = topic.notification(text, SigningCertURL=f"{topic.origin}/absent.pem")
+    assert [(await hooked.tell(absent, token=None)).status for _ in range(3)] == [503] * 3
+    assert topic.absent_asked == 1
+
+
 @pytest.fixture(scope="module")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     """S3 and SNS that play together."""

@@ -38,9 +38,16 @@ def opened(document: dict[str, Any]) -> Envelope:
     ],
 )
 def test_certificate_urls(url: str) -> None:
-    """AWS's own places are allowed, in every partition."""
+    """AWS's own places are allowed, in every partition, for topics of their own region and no other."""
     assert is_certificate_url(url, RULES)
-    assert check_envelope(opened(envelope("{}", SigningCertURL=url)), rules=RULES, now=NOW) is None
+    region = url.split(".")[1]
+    topic = f"arn:aws:sns:{region}:123456789012:photos"
+    told = opened(envelope("{}", SigningCertURL=url, TopicArn=topic))
+    assert check_envelope(told, rules=Rules(topic_arns=frozenset({topic})), now=NOW) is None
+    elsewhere = topic.replace(region, "us-west-2")
+    told = opened(envelope("{}", SigningCertURL=url, TopicArn=elsewhere))
+    refusal = check_envelope(told, rules=Rules(topic_arns=frozenset({elsewhere})), now=NOW)
+    assert refusal is Refusal.CERTIFICATE_URL
 
 
 @pytest.mark.parametrize(
