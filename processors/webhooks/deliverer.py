@@ -175,8 +175,21 @@ class Deliverer:
         self._report(claim, verdict, answer.result)
 
     def _open_secrets(self, claim: Claim) -> list[str]:
-        sealed = [item for item in (claim.sealed_secret, claim.sealed_old_secret) if item is not None]
-        return [self._masters.open(item, access_key=str(claim.webhook_id)) for item in sealed]
+        """The current one, and the one before it for as long as both count. Raises SealBroken where the current one
+        cannot be opened; the other is done without, because rotating is how a lost master key is got over."""
+        webhook_id = str(claim.webhook_id)
+        opened = [self._masters.open(claim.sealed_secret, access_key=webhook_id)]
+        if claim.sealed_old_secret is not None:
+            try:
+                opened.append(self._masters.open(claim.sealed_old_secret, access_key=webhook_id))
+            except SealBroken as error:
+                log.warning(
+                    "webhook.old_secret_sealed",
+                    message="A webhook's former secret cannot be opened; deliveries are signed with the new one alone.",
+                    webhook_id=webhook_id,
+                    fault=error.fault,
+                )
+        return opened
 
     async def _snooze(self, claim: Claim) -> None:
         result = Result(error_code="secret_sealed", error="The webhook's secret could not be opened.")

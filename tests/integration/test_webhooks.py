@@ -561,6 +561,21 @@ async def test_a_secret_that_cannot_be_opened_costs_no_attempt(database: Databas
             assert await settled(database) == {"delivered": 1}
 
 
+async def test_a_rotated_secret_gets_over_a_lost_master_key(database: Database) -> None:
+    """Where the master key is another one, rotating the secret is enough: deliveries are signed with the new one at
+    once, although the former cannot be opened and its overlap has not ended."""
+    old, new, masters = signing.make_secret(), signing.make_secret(), MasterKeys.parse(sealing.generate())
+    async with Receiver(secret=new) as receiver:
+        webhook_id = await make_webhook(database, receiver.url, old)
+        sealed = masters.seal(new, access_key=str(webhook_id))
+        rotate = partial(webhooks.rotate, webhook_id=webhook_id, sealed_secret=sealed, overlap_hours=24)
+        await in_transaction(database, rotate)
+        await happen(database, 1)
+        async with worker(database, masters=masters):
+            assert await settled(database) == {"delivered": 1}
+        assert len(receiver.received) == 1
+
+
 async def test_a_late_verdict_is_fenced(database: Database) -> None:
     """Who lost the lease writes nothing; the delivery is taken back and sent once more, and both attempts are kept."""
     secret = signing.make_secret()
