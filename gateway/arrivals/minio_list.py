@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import socket
+import time
 from typing import Final
 
 import redis.asyncio as redis
@@ -31,6 +32,7 @@ _WAIT_SECONDS: Final = 1
 _BEAT_SECONDS: Final = 5.0
 _SILENT_SECONDS: Final = 30  # after which a runner counts as dead
 _STOP_SECONDS: Final = 5.0  # that what is in hand may take to its end
+_STUCK_SECONDS: Final = 5.0  # after which a message that alone cannot be settled lets others pass
 _FAILURES: Final = (RedisError, OSError, TimeoutError)
 
 
@@ -88,6 +90,7 @@ class MinioList:
                 raise result
 
     async def _take(self) -> list[bytes]:
+        await self._register()  # before there is anything that another runner would have to give back
         first = await self._redis.blmove(self._key, self._own, _WAIT_SECONDS, "LEFT", "RIGHT")
         if first is None:
             return []
@@ -98,13 +101,19 @@ class MinioList:
         return [_bytes(body) for body in [first, *rest] if body is not None]
 
     async def _settle(self, body: bytes, stop: asyncio.Event) -> None:
-        """Until it is committed, or the end is asked for: then it stays in the list."""
-        patience = Patience(stop)
+        """Until it is committed, or the end is asked for: then it stays in the list. One that alone cannot be settled,
+        while neither Postgres nor the storage is away, goes to the tail of the queue."""
+        patience, began_at, others_go_on = Patience(stop), time.monotonic(), False
         while not stop.is_set():
             try:
                 await self._intake.take(body, "minio-redis")
             except (DatabaseUnavailable, BlobsUnavailable):
-                await patience.pause()
+                if others_go_on:
+                    await self._put_last(body)
+                    return
+                others_go_on = time.monotonic() - began_at > _STUCK_SECONDS and await self._intake.can_settle()
+                if not others_go_on:
+                    await patience.pause()
             except Exception:
                 log.exception("bucket_event.failed", message="A message failed unexpectedly; it is kept as a sample.")
                 await self._set_aside(body, patience)
@@ -112,6 +121,13 @@ class MinioList:
             else:
                 await self._redis.lrem(self._own, 0, body)  # type: ignore[arg-type]  # takes bytes as well
                 return
+
+    async def _put_last(self, body: bytes) -> None:
+        log.warning("bucket_event.postponed", message="A message cannot be settled for now; others go before it.")
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.lrem(self._own, 0, body)  # type: ignore[arg-type]  # takes bytes as well
+            pipe.rpush(self._key, body)
+            await pipe.execute()
 
     async def _set_aside(self, body: bytes, patience: Patience) -> None:
         """What cannot be settled for a fault of ours must not hold back the rest."""
@@ -126,8 +142,7 @@ class MinioList:
         """Say that this runner lives, and look after those that do not."""
         while not leaving.is_set():
             with contextlib.suppress(*_FAILURES):
-                await self._redis.set(self._life_of(self.runner), 1, px=int(self._silent_seconds * 1000))
-                await self._redis.sadd(self._runners, self.runner)
+                await self._register()
                 members = await self._redis.smembers(self._runners)
                 for other in sorted(_bytes(member).decode("utf-8", "replace") for member in members):
                     if other != self.runner and not await self._redis.exists(self._life_of(other)):
@@ -135,6 +150,13 @@ class MinioList:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(_BEAT_SECONDS, self._silent_seconds / 3)):
                     await leaving.wait()
+
+    async def _register(self) -> None:
+        """Be known as a runner that lives: the list of one that is not known would be given back by nobody."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(self._life_of(self.runner), 1, px=int(self._silent_seconds * 1000))
+            pipe.sadd(self._runners, self.runner)
+            await pipe.execute()
 
     async def _give_back(self, runner: str) -> None:
         """Put what a runner held back to the head of the list, in its order, and forget the runner."""

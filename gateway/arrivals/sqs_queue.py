@@ -1,13 +1,15 @@
 """Bucket events out of an SQS queue, each at least once: deleted only after the commit.
 
 While Postgres or the storage is away messages are held and their leases prolonged, rather than given back: each time
-that one is received counts against the queue's own limit, after which SQS moves it to a dead letter queue.
+that one is received counts against the queue's own limit, after which SQS moves it to a dead letter queue. That is
+where a message ends that alone cannot be settled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Final
 
 import structlog
@@ -23,16 +25,25 @@ log = structlog.get_logger(__name__)
 _LOOPS: Final = 4  # batches of ten in hand
 _WAIT_SECONDS: Final = 20  # the longest poll that SQS knows: an idle queue costs least
 _LEASE_SECONDS: Final = 60
+_STUCK_SECONDS: Final = 30.0  # after which a message that alone cannot be settled is given back
 _STOP_SECONDS: Final = 1.0  # that a poll under way may take to its end
 
 
 class SqsQueue:
     """One runner on one queue."""
 
-    def __init__(self, queue: Queue, intake: Intake, *, lease_seconds: int = _LEASE_SECONDS) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        intake: Intake,
+        *,
+        lease_seconds: int = _LEASE_SECONDS,
+        stuck_seconds: float = _STUCK_SECONDS,
+    ) -> None:
         self._queue = queue
         self._intake = intake
         self._lease_seconds = lease_seconds
+        self._stuck_seconds = stuck_seconds
 
     async def run(self, stop: asyncio.Event) -> None:
         """Take events until `stop` is set; survives any outage of SQS. Raises NoSuchQueue."""
@@ -78,20 +89,27 @@ class SqsQueue:
         await self._queue.lease(list(held.values()), seconds=0)
 
     async def _settle(self, message: Message, held: dict[str, Message], stop: asyncio.Event) -> None:
-        patience = Patience(stop)
+        patience, began_at, others_go_on = Patience(stop), time.monotonic(), False
         while not stop.is_set():
             try:
                 await self._intake.take(message.body.encode("utf-8", "surrogatepass"), "sqs")
             except (DatabaseUnavailable, BlobsUnavailable):
-                await patience.pause()
+                if others_go_on:  # its lease ends by itself: it comes again, but not at once
+                    log.warning("bucket_event.postponed", message="A message cannot be settled; it will come again.")
+                    held.pop(message.id, None)
+                    return
+                is_long = time.monotonic() - began_at > self._stuck_seconds
+                others_go_on = is_long and await self._intake.can_settle()
+                if not others_go_on:
+                    await patience.pause()
             except Exception:
                 # Its lease ends by itself; SQS counts how often, and knows where such messages go.
                 log.exception("bucket_event.failed", message="A message failed unexpectedly; it will come again.")
-                held.pop(message.id)
+                held.pop(message.id, None)
                 return
             else:
                 await self._queue.delete(message)
-                held.pop(message.id)
+                held.pop(message.id, None)
                 return
 
     async def _keep(self, held: dict[str, Message]) -> None:

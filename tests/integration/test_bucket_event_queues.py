@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from storage.blobs import Blobs
 from storage.database import Database
 from storage.sqs import Queue, QueueSettings
 from tests.clients.moto import Moto
+from tests.faults.harness.shim import Shim, Spoil
 from tests.integration.hooked import PHOTO, minio_event
 from tests.integration.programs import Program
 from tests.integration.stage import environment_of, fetch, job_settings, storage_settings, until, value
@@ -77,16 +78,6 @@ async def listed(
 ) -> AsyncIterator[List]:
     """An empty list on a Valkey of this test alone."""
     bucket = f"{bucket_prefix}-photos"
-    tally = Tally(CollectorRegistry())
-    settler = Settler(
-        database,
-        blobs,
-        job_settings(valkey.url),
-        tally,
-        derived_bucket=f"{bucket_prefix}-derived",
-        max_upload_bytes=1 << 20,
-        concurrency=4,
-    )
     async with redis.Redis.from_url(valkey.url) as client:
         yield List(
             client=client,
@@ -94,8 +85,22 @@ async def listed(
             database=database,
             blobs=blobs,
             bucket=bucket,
-            intake=Intake(database, settler, tally),
+            intake=make_intake(database, blobs, valkey.url, bucket_prefix),
         )
+
+
+def make_intake(database: Database, blobs: Blobs, redis_url: str, bucket_prefix: str) -> Intake:
+    tally = Tally(CollectorRegistry())
+    settler = Settler(
+        database,
+        blobs,
+        job_settings(redis_url),
+        tally,
+        derived_bucket=f"{bucket_prefix}-derived",
+        max_upload_bytes=1 << 20,
+        concurrency=4,
+    )
+    return Intake(database, settler, tally)
 
 
 @contextlib.asynccontextmanager
@@ -213,6 +218,51 @@ async def test_what_a_dead_runner_held_is_done_by_another(listed: List, start: A
 
         await until(all_there, seconds=30, what="twenty photos")
     assert await listed.left() == []
+
+
+async def test_a_message_that_cannot_be_settled_lets_the_others_pass(
+    listed: List, s3_backend: S3Backend, postgres_dsn: str, bucket_prefix: str
+) -> None:
+    """While the storage will not give one object, the events before and behind it are all recorded, and its own stays
+    in Redis; once the object can be had, it is recorded as well."""
+    keys = [f"{number}.jpg" for number in range(40)]
+    for key in keys:
+        await listed.blobs.put(listed.bucket, key, PHOTO, content_type="image/jpeg")
+        await listed.client.rpush(KEY, json.dumps([{"Event": minio_event(listed.bucket, key)["Records"]}]))  # type: ignore[misc]
+    async with Shim(s3_backend.endpoint) as shim:
+        storage = storage_settings(
+            postgres_dsn,
+            replace(s3_backend, endpoint=shim.url),
+            default_bucket=listed.bucket,
+            derived_bucket=f"{bucket_prefix}-derived",
+        )
+        shim.set(Spoil(act="answer", status=503, code="SlowDown", within="/7.jpg"))
+        async with Blobs(storage) as blobs:
+            intake = make_intake(listed.database, blobs, listed.url, bucket_prefix)
+            async with running(MinioList(listed.url, KEY, intake)):
+
+                async def rest_is_there() -> bool:
+                    return await listed.recorded() == sorted(set(keys) - {"7.jpg"})
+
+                await until(rest_is_there, seconds=60, what="the other photos are there")
+                assert len(await listed.left()) > 0
+                shim.heal()
+                await until(lambda: listed_all(listed, keys), seconds=30, what="all photos are there")
+
+
+async def listed_all(listed: List, keys: list[str]) -> bool:
+    return await listed.recorded() == sorted(keys)
+
+
+async def test_a_runner_is_known_before_it_takes_anything(listed: List) -> None:
+    """Whatever a runner holds can be given back when it dies: before the first event leaves the queue, its name is
+    among the runners and its sign of life is there, also where it has not beaten yet."""
+    runner = listed.runner()
+    await listed.client.rpush(KEY, json.dumps([{"Event": minio_event(listed.bucket, "a.jpg")["Records"]}]))  # type: ignore[misc]
+    await runner._take()
+    assert await listed.client.smembers(f"{KEY}:safelight:runners") == {runner.runner.encode()}  # type: ignore[misc]
+    assert await listed.client.exists(f"{KEY}:safelight:alive:{runner.runner}")
+    assert await listed.client.llen(f"{KEY}:safelight:taken:{runner.runner}") == 1  # type: ignore[misc]
 
 
 async def test_an_outage_of_redis_is_outlived(listed: List, valkey: Valkey) -> None:
@@ -382,17 +432,8 @@ async def test_a_message_is_deleted_only_after_the_commit(
     )
     servers.postgres.kill()
     async with Blobs(storage) as blobs, Queue(cloud.settings()) as queue:
-        tally = Tally(CollectorRegistry())
-        settler = Settler(
-            database,
-            blobs,
-            job_settings(redis_url),
-            tally,
-            derived_bucket=storage.derived_bucket,
-            max_upload_bytes=1 << 20,
-            concurrency=4,
-        )
-        runner = SqsQueue(queue, Intake(database, settler, tally), lease_seconds=2)
+        intake = make_intake(database, blobs, redis_url, bucket_prefix)
+        runner = SqsQueue(queue, intake, lease_seconds=2)
         loop = asyncio.get_running_loop()
 
         async def all_leased() -> bool:
@@ -414,6 +455,34 @@ async def test_a_message_is_deleted_only_after_the_commit(
                 return counts == (0, 0) and await value(database, "select count(*) from object") == 5
 
             await until(done, seconds=30, what="five photos")
+
+
+async def test_an_sqs_message_that_cannot_be_settled_is_given_back(
+    cloud: Cloud, database: Database, postgres_dsn: str, redis_url: str, bucket_prefix: str
+) -> None:
+    """While the storage will not give six objects (there are four loops), the events of sixty others are recorded all
+    the same, and the six messages are still in the queue; once the objects can be had, they are recorded as well."""
+    async with Shim(cloud.backend.endpoint) as shim:
+        storage = storage_settings(
+            postgres_dsn,
+            replace(cloud.backend, endpoint=shim.url),
+            default_bucket=cloud.bucket,
+            derived_bucket=f"{bucket_prefix}-derived",
+        )
+        shim.set(Spoil(act="answer", status=503, code="SlowDown", within="stuck"))
+        await asyncio.to_thread(cloud.put, *(f"direct/stuck-{number}.jpg" for number in range(6)))
+        await asyncio.to_thread(cloud.put, *(f"direct/{number}.jpg" for number in range(60)))
+
+        async def recorded(count: int) -> bool:
+            return await value(database, "select count(*) from object") == count
+
+        async with Blobs(storage) as blobs, Queue(cloud.settings()) as queue:
+            intake = make_intake(database, blobs, redis_url, bucket_prefix)
+            async with running(SqsQueue(queue, intake, lease_seconds=3, stuck_seconds=1)):
+                await until(lambda: recorded(60), seconds=60, what="the others are recorded")
+                assert sum(await asyncio.to_thread(cloud.counts)) >= 6
+                shim.heal()
+                await until(lambda: recorded(66), seconds=60, what="all are recorded")
 
 
 async def test_a_queue_that_is_not_there_is_told(start: Any, moto: Moto, tmp_path: Path) -> None:
