@@ -20,6 +20,7 @@ from gateway.arrivals.receiving import HOOK, open_hook
 from gateway.attempts import Attempts
 from gateway.auth import Gatekeeper
 from gateway.context import CONTEXT, Context
+from gateway.direct.sweeping import Bookmark
 from gateway.direct.sweeping import sweep as sweep_uploads
 from gateway.errors import Problem
 from gateway.follower import Follower
@@ -239,7 +240,7 @@ def _log(request: web.Request, response: web.StreamResponse, seconds: float) -> 
 
 async def _keep_house(context: Context) -> None:
     """What must be done now and then by somebody: buckets made, leftovers deleted, old rows forgotten."""
-    made = False
+    made, bookmark = False, Bookmark()
     while True:
         try:
             if not made:
@@ -254,7 +255,8 @@ async def _keep_house(context: Context) -> None:
             async with context.database.transaction() as conn:
                 await events.prune(conn, older_than_hours=context.settings.events_hours)
                 await deliveries.prune(conn, older_than_hours=context.webhooks.webhook_log_hours)
-            await sweep_uploads(context)  # the last: a bucket that refuses us must not keep the others from their turn
+            # The last: a bucket that refuses us must not keep the others from their turn.
+            await sweep_uploads(context, bookmark)
         except (BlobsUnavailable, BlobRefused, DatabaseUnavailable) as error:
             log.debug("housekeeping.skipped", message="Something needed is away.", error=repr(error))
         except Exception:

@@ -8,48 +8,55 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import uuid
+from datetime import datetime
 
 import structlog
 
 from gateway.context import Context
 from storage import failpoints, keys, objects, quarantine
-from storage.blobs import BlobChanged, BlobRefused, Blobs, NoSuchBlob, NoSuchBucket
+from storage.blobs import BlobChanged, BlobRefused, Blobs, BlobsDenied, NoSuchBlob, NoSuchBucket
+from storage.denials import refuses_all
 from storage.quarantine import Place, Rejected
 
 log = structlog.get_logger(__name__)
 
+PAGE_PHOTOS = 20
 _MAX_COPY_BYTES = 5 << 30  # of one request; what is larger stays where it is
 
 
-async def move_rejected(context: Context) -> int:
-    """Move what waits for it, if there is a bucket for it. Returns how many. Raises BlobsUnavailable,
-    DatabaseUnavailable."""
+async def move_rejected(
+    context: Context, *, after: tuple[datetime, uuid.UUID] | None = None
+) -> tuple[datetime, uuid.UUID] | None:
+    """Move a page of what waits for it, if there is a bucket for it. Returns where to go on; None: at the beginning.
+    Raises BlobsUnavailable, DatabaseUnavailable."""
     if not context.storage.quarantine_bucket:
-        return 0
+        return None
     async with context.database.connection() as conn:
-        waiting = await quarantine.pick(conn)
+        waiting = await quarantine.pick(conn, after=after, limit=PAGE_PHOTOS)
     if waiting:
         await context.blobs.ensure_bucket(context.storage.quarantine_bucket)
-    moved = 0
     for photo in waiting:
         try:
-            moved += await _move(photo, context)
-        except (BlobRefused, NoSuchBucket) as error:
+            await _move(photo, context)
+        except (BlobRefused, BlobsDenied, NoSuchBucket) as error:
+            if isinstance(error, BlobsDenied) and await refuses_all(context.blobs, photo.bucket):
+                raise
             log.warning(
                 "quarantine.refused",
                 message="The storage does not let a rejected photo be moved; it stays where it is.",
                 photo_id=str(photo.object_id),
                 error=repr(error),
             )
-    return moved
+    return (waiting[-1].expires_at, waiting[-1].object_id) if len(waiting) == PAGE_PHOTOS else None
 
 
-async def _move(photo: Rejected, context: Context) -> bool:
+async def _move(photo: Rejected, context: Context) -> None:
     if photo.size_bytes > _MAX_COPY_BYTES:
         log.warning("quarantine.too_large", message="It stays where it is.", photo_id=str(photo.object_id))
-        return False
+        return
     if not photo.copied and not await _copy(photo, context):
-        return False
+        return
     await _remove(photo, context)
     log.info(
         "photo.quarantined",
@@ -58,7 +65,6 @@ async def _move(photo: Rejected, context: Context) -> bool:
         bucket=photo.bucket,
         key=photo.key,
     )
-    return True
 
 
 async def _copy(photo: Rejected, context: Context) -> bool:

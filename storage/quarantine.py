@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 
 from storage.database import Connection
 
@@ -23,6 +24,7 @@ class Rejected:
     etag: str
     size_bytes: int
     filename: str | None
+    expires_at: datetime  # of its upload's addresses
     copied: bool
 
 
@@ -35,20 +37,22 @@ class Place:
     etag: str
 
 
-async def pick(conn: Connection, *, limit: int = 20) -> list[Rejected]:
-    """Rejected photos of direct uploads that are not moved yet, oldest first. Nothing is locked: every step bears to be
-    done twice."""
+async def pick(conn: Connection, *, after: tuple[datetime, uuid.UUID] | None = None, limit: int = 20) -> list[Rejected]:
+    """Rejected photos of direct uploads that are not moved yet, oldest first. `after`: only what comes behind that
+    (expires_at, object_id). Nothing is locked: every step bears to be done twice."""
     rows = await conn.fetch(
         """
         select object.id as object_id, object.bucket, object.key, object.etag, object.size_bytes, object.filename,
-               quarantine.copied_at is not null as copied
+               upload.expires_at, quarantine.copied_at is not null as copied
         from upload join object on object.id = upload.object_id
              left join quarantine on quarantine.object_id = object.id
         where upload.closed_at is null and object.status = 'rejected' and object.settled_at is not null
           and object.superseded_at is null and object.deleted_at is null and quarantine.removed_at is null
-        order by upload.expires_at limit $1
+          and ($2::timestamptz is null or (upload.expires_at, object.id) > ($2::timestamptz, $3::uuid))
+        order by upload.expires_at, object.id limit $1
         """,
         limit,
+        *(after or (None, None)),
     )
     return [Rejected(**dict(row)) for row in rows]
 

@@ -182,16 +182,21 @@ async def abort(conn: Connection, upload_id: uuid.UUID) -> None:
     )
 
 
-async def list_overdue(conn: Connection, *, grace_seconds: float, limit: int = 100) -> list[Upload]:
-    """Uploads whose addresses ended that long ago and that were neither settled nor closed, oldest first."""
+async def list_overdue(
+    conn: Connection, *, grace_seconds: float, after: tuple[datetime, uuid.UUID] | None = None, limit: int = 100
+) -> list[Upload]:
+    """Uploads whose addresses ended that long ago and that were neither settled nor closed, oldest first. `after`: only
+    what comes behind that (expires_at, id)."""
     rows = await conn.fetch(
         f"""
         select {_COLUMNS} from upload
         where closed_at is null and object_id is null and expires_at < now() - $1::float8 * interval '1 s'
-        order by expires_at limit $2
+          and ($3::timestamptz is null or (expires_at, id) > ($3::timestamptz, $4::uuid))
+        order by expires_at, id limit $2
         """,
         grace_seconds,
         limit,
+        *(after or (None, None)),
     )
     return [Upload(**dict(row)) for row in rows]
 

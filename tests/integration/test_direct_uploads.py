@@ -7,17 +7,21 @@ import asyncio
 import hashlib
 import re
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gateway.direct.sweeping import sweep
+from gateway import quarantine
+from gateway.direct import sweeping
+from gateway.direct.sweeping import Bookmark, sweep
 from gateway.reconcile import list_parts, run_pass
 from gateway.repairs import Site
 from storage import objects
 from storage.blobs import Blobs
 from storage.database import Database
-from tests.integration.direct import PHOTO, App, StartApp
+from tests.faults.harness.shim import Shim, Spoil
+from tests.integration.direct import PHOTO, App, StartApp, opening_apps
 from tests.integration.hooked import TOKEN, minio_event
 from tests.integration.stage import fetch, value
 from tests.photos import padded
@@ -414,6 +418,44 @@ async def test_the_sweep_records_what_arrived_and_closes_the_rest(
     assert (status, problem["code"]) == (409, "upload_not_arrived")
     assert "open a new upload" in problem["detail"]
     assert (await app.ask("POST", f"/v1/uploads/{half['id']}/parts", {}))[1]["code"] == "upload_not_open"
+
+
+async def test_what_the_storage_denies_keeps_no_other_upload_from_its_turn(
+    aiohttp_client: Any,
+    database: Database,
+    postgres_dsn: str,
+    redis_url: str,
+    s3_backend: S3Backend,
+    bucket_prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With two uploads to a page and the two oldest denied, turn after turn, the third is recorded by the second turn;
+    and of the rejected photos, one to a page, the later one is moved although the first one may not be copied."""
+    monkeypatch.setattr(sweeping, "PAGE_UPLOADS", 2)
+    monkeypatch.setattr(quarantine, "PAGE_PHOTOS", 1)
+    async with Shim(s3_backend.endpoint) as shim:
+        backend = replace(s3_backend, endpoint=shim.url)
+        async with opening_apps(aiohttp_client, database, postgres_dsn, redis_url, backend, bucket_prefix) as start:
+            app, bookmark = await start(quarantine=True), Bookmark()
+            for key in ("locked-1.jpg", "locked-2.jpg", "free.jpg"):
+                assert await app.put(await app.open(key=key)) == (200, "")
+            await expire(database)
+            shim.set(Spoil(act="answer", status=403, code="AccessDenied", within="locked"))
+            for _ in range(2):
+                await sweep(app.context, bookmark)
+            assert [row["key"] for row in await fetch(database, "select key from object")] == ["free.jpg"]
+            for key in ("1.txt", "2.txt"):
+                upload = await app.open(key=key, size_bytes=9)
+                assert await app.put(upload, b"no photo!") == (200, "")
+                assert (await app.complete(upload))[0] == 201
+            shim.set(Spoil(act="answer", status=403, code="AccessDenied", within="1.txt"))
+            for _ in range(2):
+                await sweep(app.context, bookmark)
+            moved = await fetch(
+                database,
+                "select object.key from quarantine join object on object.id = object_id where copied_at > '-infinity'",
+            )
+            assert [row["key"] for row in moved] == ["2.txt"]
 
 
 async def test_an_aborted_upload_leaves_nothing(
