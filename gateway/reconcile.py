@@ -15,12 +15,13 @@ from typing import Final, TypeVar
 
 import structlog
 
+from gateway.events.fields import is_storable
 from gateway.findings import Tally
 from gateway.repairs import Repairs, Site
-from storage import failpoints, keys, reconciliation
-from storage.blobs import BlobRefused, BlobsUnavailable, Listed, NoSuchBucket
+from storage import failpoints, reconciliation
+from storage.blobs import BlobRefused, BlobsDenied, BlobsUnavailable, Listed, NoSuchBucket
 from storage.database import Connection, DatabaseUnavailable
-from storage.keys import InvalidKey
+from storage.denials import refuses_all
 from storage.reconciliation import Place
 
 log = structlog.get_logger(__name__)
@@ -118,13 +119,23 @@ async def keep_reconciling(
 
 
 async def take_turn(site: Site, tally: Tally) -> None:
-    """Abort what dead gateways left, then look at one window of the first bucket that is due and free."""
+    """Abort what dead gateways left, then look at one window of the first bucket that is due, free, and lets us in.
+    Raises UNAVAILABLE, also where nothing was left to do but in a bucket that does not."""
     async with site.database.connection() as conn:
         now = await reconciliation.ask_time(conn)
     await Repairs(site, tally, now).abort_dangling()
+    refusal: Exception | None = None
     for part in await list_parts(site):
-        if await _take_due_window(site, part, tally):
-            return
+        try:
+            if await _take_due_window(site, part, tally):
+                return
+        except (BlobsDenied, BlobRefused) as error:
+            if await refuses_all(site.blobs, part.bucket):
+                raise
+            log.warning("reconcile.refused", message="A bucket is closed to us.", bucket=part.bucket, error=repr(error))
+            refusal = error
+    if refusal is not None:
+        raise refusal
 
 
 async def _take_due_window(site: Site, part: Part, tally: Tally) -> bool:
@@ -308,16 +319,8 @@ class _Window:
 
 
 def _usable(found: Iterable[str]) -> list[str]:
-    """Those keys that Postgres can be asked about."""
-    return [key for key in found if _is_usable(key)]
-
-
-def _is_usable(key: str) -> bool:
-    try:
-        keys.check_key(key)
-    except InvalidKey:
-        return False
-    return True
+    """Those keys that Postgres can be asked about: what our doors take is not asked here, the storage has them."""
+    return [key for key in found if is_storable(key)]
 
 
 async def _each(items: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list[R]:

@@ -27,14 +27,16 @@ from gateway.settings import GatewaySettings
 from processors.contract import Preset
 from processors.hooks import parse_hooks
 from storage import credentials, jobs, keys, multiparts, objects, reconciliation
-from storage.blobs import Blobs
+from storage.blobs import Blobs, BlobsDenied
 from storage.database import Connection, Database
 from storage.facts import StoredArtifact
 from storage.objects import StoredObject
 from storage.reconciliation import Place
+from tests.faults.harness.shim import Shim, Spoil
 from tests.integration.programs import Stage
 from tests.integration.stage import fetch, in_transaction, job_settings, photo, storage_settings, take, until, value
 from tests.photos import make_jpeg
+from tests.rgw import Rgw
 from tests.servers import S3Backend, Servers
 
 PHOTO = make_jpeg(64, 48)
@@ -227,6 +229,55 @@ async def test_photos_put_into_the_storage_are_recorded_and_get_their_previews(s
     await until(all_ready, seconds=60, what="all previews again")
     assert await reconcile(site) == {}
     assert stage.unexpected() == []
+
+
+@pytest.mark.needs_ceph
+async def test_keys_that_our_doors_do_not_take_are_compared_too(
+    site: Site, rgw: Rgw, postgres_dsn: str, bucket_prefix: str
+) -> None:
+    """Where a storage keeps `//` and `/../` as they are, photos under such keys are recorded, and a second pass over
+    them and their previews finds nothing."""
+    storage = storage_settings(
+        postgres_dsn, rgw.backend, default_bucket=f"{bucket_prefix}-photos", derived_bucket=f"{bucket_prefix}-derived"
+    )
+    async with Blobs(storage) as blobs:
+        ceph = replace(site, blobs=blobs, storage=storage)
+        for bucket in (storage.default_bucket, storage.derived_bucket):
+            await blobs.ensure_bucket(bucket)
+        for key in ("a//b.jpg", "//c.jpg", "d/../e.jpg"):
+            await put(ceph, key)
+        assert await reconcile(ceph) == {"unrecorded_object": {"repaired": 3}}
+        for row in await fetch(site.database, "select id from object"):
+            await process(ceph, row["id"])
+        assert await reconcile(ceph) == {}
+
+
+async def test_an_object_that_the_storage_denies_is_reported_and_passed_over(
+    site: Site, s3_backend: S3Backend, bucket_prefix: str
+) -> None:
+    """What may not be read, or is in an archive, is a finding, and the pass goes on; a bucket that is closed to us
+    keeps no other one from its turn; and a storage that refuses us altogether ends the turn."""
+    async with Shim(s3_backend.endpoint) as shim:
+        storage = replace(site.storage, s3_endpoint=shim.url)
+        async with Blobs(storage) as blobs:
+            spoilt = with_settings(replace(site, blobs=blobs, storage=storage), reconcile_pass_seconds=3600)
+            await put(site, "free.jpg")
+            await put(site, "locked.jpg")
+            for code in ("AccessDenied", "InvalidObjectState"):
+                shim.set(Spoil(act="answer", status=403, code=code, within="locked.jpg"))
+                assert (await reconcile(spoilt, bucket=site.storage.default_bucket))["unreadable"] == {"left": 1}
+            assert [row["key"] for row in await fetch(site.database, "select key from object")] == ["free.jpg"]
+            named = job_settings("redis://unused", hooks=parse_hooks(f"*,{bucket_prefix}-closed"))
+            shim.set(Spoil(act="answer", status=403, code="AccessDenied", within=f"{bucket_prefix}-closed"))
+            await take_turn(replace(spoilt, jobs=named), Tally())
+            rows = await fetch(site.database, "select bucket, phase from reconcile where runner = 'gateway'")
+            assert {row["bucket"].removeprefix(bucket_prefix): row["phase"] for row in rows} == {
+                "-closed": "objects",  # not a window of it could be taken
+                "-photos": "photos",
+            }
+            shim.set(Spoil(act="answer", status=403, code="AccessDenied"))
+            with pytest.raises(BlobsDenied):
+                await take_turn(spoilt, Tally())
 
 
 async def test_what_is_no_photo_is_left_alone_and_counted(site: Site) -> None:
