@@ -14,10 +14,14 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
 MAX_URL_CHARS = 2048
-# Not private by the registries, and yet not somebody's own address: relays of 6to4, and IPv4 within IPv6.
+# Not private by the registries, and yet not somebody's own address: relays of 6to4, IPv4 within IPv6, and where Azure
+# answers each of its virtual machines.
 _REFUSED: Networks = tuple(
-    ipaddress.ip_network(text) for text in ("192.88.99.0/24", "2002::/16", "64:ff9b:1::/48", "::/96", "fec0::/10")
-)
+    ipaddress.ip_network(text)
+    for text in (
+        "192.88.99.0/24", "168.63.129.16/32", "2002::/16", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96", "fec0::/10",
+    )
+)  # fmt: skip
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
