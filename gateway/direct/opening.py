@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 
 _PART_BYTES = 8 << 20
 _MIB = 1 << 20
+_PLACEHOLDER = "${filename}"  # forms replace it within a key by the name of the file that is sent
 _ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", UNKNOWN_TYPE: None}
 
 
@@ -100,7 +101,8 @@ def _agree(body: Mapping[str, Any], principal: str, context: Context) -> Wanted:
     else:
         kind = signed_type(content_type, filename, "")
         extension = next((item.extension for item in formats.FORMATS if item.content_type == kind), "img")
-        key = keys.upload_key(upload_id, filename, extension, now)
+        plain = filename.replace(_PLACEHOLDER, "filename") if filename else None
+        key = keys.upload_key(upload_id, plain, extension, now)
     return Wanted(
         id=upload_id,
         principal=principal,
@@ -143,7 +145,7 @@ def _check_key(stated: str, method: str) -> str:
         key = keys.check_key(stated)
     except InvalidKey as error:
         raise Problem("invalid_key", f"{str(error).capitalize()}.") from None
-    if method == "post" and "${filename}" in key:
+    if method == "post" and _PLACEHOLDER in key:
         raise Problem("invalid_key", "Forms replace ${filename} within a key. Name another one.")
     return key
 

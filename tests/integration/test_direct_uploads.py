@@ -107,6 +107,17 @@ async def test_a_form_is_posted_to_the_storage_itself(start_app: StartApp, blobs
     assert (await blobs.head(bucket, photo["key"])).metadata["safelight-upload"] == upload["id"]
 
 
+async def test_a_form_never_replaces_a_part_of_our_key(start_app: StartApp, blobs: Blobs, bucket: str) -> None:
+    """A file may be called ${filename}, which forms replace within a key: it lies under the key that was told, and has
+    its name."""
+    app = await start_app()
+    upload = await app.open(method="post", filename="my ${filename}.jpg")
+    assert await app.post(upload) == (201, "")
+    assert await stored_keys(blobs, bucket) == [upload["key"]]
+    status, photo = await app.complete(upload)
+    assert (status, photo["key"], photo["filename"]) == (201, upload["key"], "my ${filename}.jpg")
+
+
 async def test_a_large_photo_comes_in_parts(start_app: StartApp, blobs: Blobs, database: Database, bucket: str) -> None:
     """Parts in any order, addresses page by page or by number; what arrived is told, what is missing or not the part
     that was named is refused by its number; completed again, with a list of parts or without, it is the same photo."""
