@@ -16,7 +16,6 @@ Kind = Literal["minio", "rustfs", "ceph", "aws", "seaweedfs", "other"]
 Result = Literal["there", "made", "changed", "would be made", "would be changed", "not supported", "refused", "by hand"]
 
 RULE_ID = "safelight"
-TOPIC = "safelight"
 # Named one by one: MinIO's ObjectCreated:* has tags, retention and legal holds among it.
 CREATED = tuple(f"s3:ObjectCreated:{name}" for name in ("Put", "Post", "Copy", "CompleteMultipartUpload"))
 REMOVED = ("s3:ObjectRemoved:Delete", "s3:ObjectRemoved:DeleteMarkerCreated")
@@ -196,8 +195,15 @@ async def _choose_arn(buckets: Buckets, wish: Wish) -> str | None:
             "OpaqueData": wish.token,
             "persistent": "true" if wish.queued else "false",
         }
-        return f"arn:aws:sns:default::{TOPIC}" if wish.dry_run else await buckets.make_topic(TOPIC, attributes)
+        topic = topic_of(wish.bucket)
+        return f"arn:aws:sns:default::{topic}" if wish.dry_run else await buckets.make_topic(topic, attributes)
     return None
+
+
+def topic_of(bucket: str) -> str:
+    """A bucket's own topic: one by the same name for all would send every bucket's events, of any Safelight that shares
+    the Ceph, to the hook that was named last."""
+    return f"{RULE_ID}-{bucket.replace('.', '_')}"
 
 
 def events_of(wish: Wish) -> tuple[str, ...]:
