@@ -15,6 +15,7 @@ import structlog
 from gateway.arrivals.settling import Settler
 from gateway.arrivals.tally import Ignorance, Tally
 from gateway.events.bucket_event import Reason
+from gateway.events.opaque import hide_opaque_data
 from gateway.events.reading import Reading, read_events
 from storage import samples
 from storage.blobs import BlobsUnavailable
@@ -82,7 +83,8 @@ class Intake:
         self._sampled_at[reason] = now
         try:
             async with self._database.transaction() as conn:
-                await samples.keep(conn, origin=origin, reason=reason, body=body, size_bytes=len(body))
+                kept = hide_opaque_data(body[: 2 * samples.SAMPLE_BYTES])
+                await samples.keep(conn, origin=origin, reason=reason, body=kept, size_bytes=len(body))
         except DatabaseUnavailable:
             self._sampled_at.pop(reason, None)
             raise

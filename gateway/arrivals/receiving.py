@@ -27,12 +27,14 @@ from gateway.arrivals.topics import Topics, TopicsUnavailable
 from gateway.context import Context
 from gateway.errors import RETRY_AFTER_SECONDS, Problem
 from gateway.events.envelopes import Envelope
-from gateway.events.opaque import read_opaque_data
+from gateway.events.opaque import hide_opaque_data, read_opaque_data
 from gateway.events.reading import Limit, Reading, Unusable
 from gateway.events.sns import Rules
 from gateway.metrics import METRICS
 from gateway.routing import Call
 from storage import samples
+from storage.blobs import BlobsUnavailable
+from storage.database import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -156,18 +158,30 @@ async def post_bucket_event(call: Call) -> web.StreamResponse:
         else:
             raise _refuse(hook, request, "wrong_token")
         if believed is not None:
-            await hook.intake.act(believed.reading, believed.body, "webhook")
+            await _act(hook, believed)
     answer = web.Response()
     if not request.content.is_eof():
         answer.force_close()
     return answer
 
 
+async def _act(hook: Hook, believed: _Believed) -> None:
+    """What fails for a fault of ours would fail each time that its source sends it, and hold up all behind it. Raises
+    DatabaseUnavailable, BlobsUnavailable."""
+    try:
+        await hook.intake.act(believed.reading, believed.body, "webhook")
+    except (DatabaseUnavailable, BlobsUnavailable):
+        raise
+    except Exception:
+        log.exception("bucket_event.failed", message="A message failed unexpectedly; it is kept as a sample.")
+        await hook.intake.set_aside("failed", believed.body, "webhook")
+
+
 async def list_unusable(call: Call) -> web.StreamResponse:
     """GET /v1/bucket-events/unusable: what came in and could not be used."""
     async with call.context.database.connection() as conn:
         rows = await samples.list_newest(conn)
-    found = [row | {"body": row["body"].decode("utf-8", "replace").replace("\x00", "\ufffd")} for row in rows]
+    found = [row | {"body": _show(row["body"])} for row in rows]
     return rendering.answer(UnusableMessagesSchema, {"messages": found})
 
 
@@ -226,6 +240,10 @@ async def _read(request: web.Request, seconds: float) -> tuple[bytes, bool]:
     except TimeoutError:
         raise Problem("body_timeout", "Send the event at once.") from None
     return bytes(body), True
+
+
+def _show(body: bytes) -> str:
+    return hide_opaque_data(body).decode("utf-8", "replace").replace("\x00", "\ufffd")
 
 
 def _given_token(request: web.Request) -> str | None:

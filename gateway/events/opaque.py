@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 from gateway.events import ceph
+
+_WRITTEN = re.compile(rb'("opaqueData"\s*:\s*)"(?:[^"\\]|\\.)*"?', re.IGNORECASE | re.DOTALL)
 
 
 def read_opaque_data(body: bytes) -> str | None:
@@ -18,6 +21,11 @@ def read_opaque_data(body: bytes) -> str | None:
         return None
     found = {_secret(record) for record in records}
     return found.pop() if len(found) == 1 else None
+
+
+def hide_opaque_data(body: bytes) -> bytes:
+    """The body as it may be shown: with no such secret in it, whatever else it is, and wherever it is cut off."""
+    return _WRITTEN.sub(rb'\1"***"', body)
 
 
 def _secret(record: object) -> str | None:

@@ -23,6 +23,9 @@ KINDS: dict[str, Kind] = {
     "ObjectRemoved:NoOP": "removed",  # there was nothing to remove; still nothing is there
     "LifecycleExpiration:Delete": "removed",
     "LifecycleExpiration:DeleteMarkerCreated": "removed",
+    "ObjectLifecycle:Expiration": "removed",  # Ceph's own names for it
+    "ObjectLifecycle:Expiration:Current": "removed",
+    "ObjectLifecycle:Expiration:DeleteMarker": "removed",
 }
 
 

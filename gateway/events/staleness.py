@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gateway.events.bucket_event import BucketEvent
-from gateway.events.sequencers import is_newer
+from gateway.events.sequencers import is_newer_sequencer
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 _ORDERED_BY_S3 = ("aws", "eventbridge")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Look:
-    event: BucketEvent  # the newest one that led to it
+    sequencer: str  # of the newest event that led to it; there are many looks, so the rest of it is not kept
     began_at: datetime
 
 
@@ -33,7 +33,7 @@ class Looks:
     def cover(self, event: BucketEvent) -> bool:
         """Whether a look that began after this event happened is remembered."""
         last = self._last.get(_place(event))
-        if last is None or is_newer(event, last.event) is not False:
+        if last is None or is_newer_sequencer(event.source, event.sequencer, last.sequencer) is not False:
             return False
         if event.source in _ORDERED_BY_S3:
             return True
@@ -45,8 +45,10 @@ class Looks:
             return
         place = _place(event)
         last = self._last.pop(place, None)
-        is_older = last is not None and is_newer(event, last.event) is False
-        self._last[place] = _Look(event=last.event if last is not None and is_older else event, began_at=began_at)
+        newest = event.sequencer
+        if last is not None and is_newer_sequencer(event.source, newest, last.sequencer) is False:
+            newest = last.sequencer
+        self._last[place] = _Look(sequencer=newest, began_at=began_at)
         if len(self._last) > self._capacity:
             self._last.popitem(last=False)
 

@@ -17,6 +17,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 from structlog.testing import capture_logs
 
+from gateway import ingest
 from gateway.app import create_app
 from gateway.arrivals.receiving import HOOK, MAX_BODY_BYTES
 from gateway.arrivals.settling import SETTLE_SECONDS, TURN_SECONDS
@@ -338,6 +339,41 @@ async def test_a_believed_body_that_is_of_no_use_is_answered_counted_and_kept(op
         assert kept[reason]["body"] == body[:4096].decode("utf-8", "replace")
         assert kept[reason]["size_bytes"] >= min(len(body), MAX_BODY_BYTES)
     assert {sample["origin"] for sample in kept.values()} == {"webhook"}
+
+
+async def test_samples_do_not_tell_the_hooks_token(open_hook: Open) -> None:
+    """The secret that Ceph carries in each record is neither kept nor shown, also where the sample is cut off in it."""
+    hooked = await open_hook()
+    push = json.loads(ceph_push("a.jpg", "created"))
+    push["Records"][0] |= {"eventSource": "other:s3", "opaqueData": TOKEN}
+    await hooked.tells(push)
+    await hooked.tells(b'{"padding": "%s", "opaqueData" : "%s"}' % (b"x" * 4060, TOKEN.encode()))
+    headers = {"Authorization": f"Bearer {hooked.credential.token}"}
+    answer = await hooked.client.get("/v1/bucket-events/unusable", headers=headers)
+    assert {sample["reason"] for sample in (await answer.json())["messages"]} == {"unknown_source", "unknown_shape"}
+    assert TOKEN[:8] not in await answer.text()
+    assert TOKEN[:8].encode() not in b"".join(
+        row["body"] for row in await fetch(hooked.database, "select body from unusable_message")
+    )
+
+
+async def test_a_fault_of_ours_holds_back_nothing(open_hook: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that fails in a way that nobody thought of is answered 200, because it would fail each time that it is
+    sent; it is logged, counted and kept."""
+    hooked = await open_hook()
+    await hooked.put("a.jpg")
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched, capture_logs() as lines:
+        patched.setattr(ingest, "record", fail)
+        await hooked.tells(minio_event(hooked.bucket, "a.jpg"))
+    assert [line["log_level"] for line in lines if line["event"] == "bucket_event.failed"] == ["error"]
+    assert await hooked.metric("safelight_bucket_event_messages_unusable_total", reason="failed") == 1
+    assert await value(hooked.database, "select reason from unusable_message") == "failed"
+    await hooked.tells(minio_event(hooked.bucket, "a.jpg"))
+    assert len(await hooked.state()) == 1
 
 
 async def test_samples_are_few(open_hook: Open) -> None:

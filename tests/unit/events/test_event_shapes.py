@@ -134,6 +134,7 @@ def test_times(at: Any, expected: str) -> None:
         ("s3:ObjectRemoved:NoOP", "removed"),
         ("LifecycleExpiration:Delete", "removed"),
         ("LifecycleExpiration:DeleteMarkerCreated", "removed"),
+        ("ObjectLifecycle:Expiration:Current", "removed"),
         ("s3:ObjectCreated:PutTagging", None),
         ("s3:ObjectCreated:PutRetention", None),
         ("s3:ObjectCreated:PutLegalHold", None),
