@@ -17,6 +17,8 @@ from gateway.s3.xml import render_error
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS = "2"
+OWN_ID = "x-safelight-request-id"  # which our logs, the queue and the workers know a request by
+STORAGE_ID = "x-amz-request-id"  # the storage's, where it has answered: its errors repeat it in their XML
 
 # Between two neighbours only, or made anew.
 _NOT_RELAYED = frozenset(
@@ -27,7 +29,7 @@ _LOCATION = re.compile(rb"<Location>[^<]*</Location>")
 
 def make_error(error: S3Error, raw: RawRequest | None, request_id: str) -> web.Response:
     """An error of our own. HEAD gets no body."""
-    headers = {"x-amz-request-id": request_id}
+    headers = {STORAGE_ID: request_id, OWN_ID: request_id}
     if error.status == 503:
         headers["Retry-After"] = str(error.retry_after_seconds or RETRY_AFTER_SECONDS)
     if raw is not None and raw.method == "HEAD":
@@ -40,11 +42,8 @@ def make_error(error: S3Error, raw: RawRequest | None, request_id: str) -> web.R
 def make_head(answer: Answer, request_id: str, *, origin: tuple[str, str] = ("", "")) -> web.StreamResponse:
     """The head of a relayed answer. `origin`: the storage's base URL and ours, for absolute locations."""
     response = web.StreamResponse(status=answer.status, headers=_relayable(answer.headers, origin))
-    # Our id, which is in our logs; the storage's own stays beside it, for those who ask its operator.
-    theirs = response.headers.get("x-amz-request-id")
-    if theirs is not None:
-        response.headers.setdefault("x-amz-id-2", theirs)
-    response.headers["x-amz-request-id"] = request_id
+    response.headers.setdefault(STORAGE_ID, request_id)
+    response.headers[OWN_ID] = request_id
     if answer.status == 503:
         response.headers.setdefault("Retry-After", RETRY_AFTER_SECONDS)
     return response

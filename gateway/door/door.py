@@ -301,7 +301,8 @@ class Door:
         except Exception as error:
             if not response.prepared:
                 raise
-            failure = answers.make_error(_translate(error), visit.raw, visit.request_id).body
+            named = response.headers[answers.STORAGE_ID]  # as the head says, which is out
+            failure = answers.make_error(_translate(error), visit.raw, named).body
             assert isinstance(failure, bytes)
             return failure
         return answers.replace_location(body, address)
@@ -467,6 +468,8 @@ def _log(
     failure: S3Error | None,
 ) -> None:
     asked = visit.asked if visit is not None else None
+    theirs = response.headers[answers.STORAGE_ID]
+    relayed = {"storage_request_id": theirs} if theirs != response.headers[answers.OWN_ID] else {}
     # Of what was not let in, no more is known than what it says: never its query, which may hold a signature.
     refused = {} if failure is None else {"code": failure.code, "path": request.raw_path.partition("?")[0]}
     log.info(
@@ -479,5 +482,6 @@ def _log(
         access_key=visit.principal.access_key if visit is not None and visit.principal is not None else None,
         status=response.status,
         seconds=round(seconds, 4),
+        **relayed,
         **refused,
     )

@@ -26,6 +26,7 @@ _VOLATILE = frozenset(
         "transfer-encoding",
         "x-amz-id-2",
         "x-amz-request-id",
+        "x-safelight-request-id",
         "x-amz-server-side-encryption-context",
     )
 )
@@ -118,7 +119,7 @@ class Names:
             except ElementTree.ParseError:
                 pass
             else:
-                return [f"<Error> {root.findtext('Code')}"] if is_error else self._tell_element(root, "")
+                return _tell_error(root, answer) if is_error else self._tell_element(root, "")
         text = self.plain(body.decode("latin-1"))
         if len(text) > _SHOWN_BYTES:
             return [f"{len(text)} bytes, sha256 {hashlib.sha256(text.encode()).hexdigest()}"]
@@ -158,6 +159,11 @@ def differences(direct: Sequence[Told], other: Sequence[Told], rules: Sequence[R
     if len(direct) != len(other):
         found.append(f"{len(direct)} answers directly, {len(other)} by the door")
     return found
+
+
+def _tell_error(root: ElementTree.Element, answer: Answer) -> list[str]:
+    named, header = root.findtext("RequestId"), {n.lower(): v for n, v in answer.headers}.get("x-amz-request-id")
+    return [f"<Error> {root.findtext('Code')}", f"its id is {'' if named == header else 'not '}the header's"]
 
 
 def _agree(direct: Told, door: Told, rule: Rule) -> bool:

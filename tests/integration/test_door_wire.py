@@ -99,6 +99,17 @@ async def test_head_errors_have_no_body(site: Site, talk: Talk) -> None:
     assert (status, headers["content-type"], b"<Code>NoSuchKey</Code>" in body) == (404, "application/xml", True)
 
 
+async def test_errors_name_the_request_as_their_head_does(site: Site, talk: Talk) -> None:
+    """RequestId in the XML is x-amz-request-id: the storage's where it answered, ours where we did. Ours is in
+    x-safelight-request-id both times."""
+    absent = Draft(method="GET", path=f"/{site.bucket}/no.jpg")
+    for data, is_ours in ((signed(site, absent), False), (signed(site, absent, secret="x" * 40), True)):
+        _, headers, body = await talk.ask(data)
+        named = body.partition(b"<RequestId>")[2].partition(b"</RequestId>")[0].decode()
+        assert headers["x-amz-request-id"] == named != ""
+        assert (headers["x-safelight-request-id"] == named) is is_ours
+
+
 async def test_a_refused_body_that_was_read_keeps_the_connection(site: Site, talk: Talk) -> None:
     """A false hash, found at the body's end, costs one request: the next one on the connection is answered."""
     for size in (len(PHOTO), 3_000_000):
