@@ -110,7 +110,7 @@ class Door:
     async def _admit(self, request: web.BaseRequest, raw: RawRequest, request_id: str) -> Visit:
         target = locate(raw, self._settings.s3_domain_names)
         if raw.method == "OPTIONS":  # a browser's preflight is never signed
-            verified, principal, signer = None, None, None
+            verified, principal, signer = None, None, await self._preflight_signer(raw)
             asked = Asked(operation=PREFLIGHT, target=target, copy_source=None)
         else:
             verified, principal = await self._authenticate(raw, target)
@@ -142,6 +142,16 @@ class Door:
             raise S3Error("AccessDenied", "Sign the request with a key that `safelight keys create` has made.")
         access.check_derived(asked, self._derived_bucket)
         return None
+
+    async def _preflight_signer(self, raw: RawRequest) -> Signer | None:
+        """A presigned URL's preflight carries its signature, which is another method's and proves nothing. But its key
+        may have credentials of the storage's own, by which alone the storage finds a tenant's bucket."""
+        try:
+            claim = authentication.read_claim(raw)
+        except S3Error:
+            return None
+        principal = await self._keyring.find(claim.access_key) if claim is not None else None
+        return principal.signer if principal is not None and principal.signer is not self._backend.signer else None
 
     async def _authenticate(self, raw: RawRequest, target: Target) -> tuple[Verified, Principal | None]:
         claim = authentication.read_claim(raw)

@@ -104,6 +104,28 @@ def test_cors(s3: S3) -> None:
     s3.send("OPTIONS", "/", headers=asked, is_signed=False)
 
 
+@pytest.mark.parametrize("version", ["s3v4", "s3"])
+@pytest.mark.parametrize("user", ["main", "tenant"])
+@compared
+def test_preflights_of_presigned_urls(s3: S3, user: str, version: str) -> None:
+    """A preflight names a presigned URL, whose key says in which tenant the bucket is; the signature is not looked at."""
+    s3 = s3.by(user if user in s3.site.logins else "main")
+    bucket = s3.make_bucket()
+    bucket.put("foo")
+    asked = [("Origin", ORIGIN), ("Access-Control-Request-Method", "PUT")]
+    urls = [
+        bucket.presign("put_object", version=version, Key="foo"),
+        bucket.presign("get_object", version=version, Key="absent"),
+    ]
+    for url in urls:
+        s3.exchange("OPTIONS", url, asked)
+    bucket.put_bucket_cors(CORSConfiguration={"CORSRules": [{"AllowedMethods": ["PUT"], "AllowedOrigins": [ORIGIN]}]})
+    for url in (*urls, urls[0].replace("Signature=", "Signature=0"), f"/{bucket.name}/foo"):
+        s3.exchange("OPTIONS", url, asked)
+        s3.exchange("OPTIONS", url, [asked[0], ("Access-Control-Request-Method", "DELETE")])
+    s3.exchange("PUT", urls[0], asked[:1], b"x")
+
+
 @compared
 def test_tags(s3: S3) -> None:
     """Tags of buckets and objects: set, told, replaced, deleted, too many, too long, repeated."""
