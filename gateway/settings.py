@@ -50,6 +50,14 @@ class GatewaySettings:
     s3_requests_burst: int = field(
         default=20_000, metadata=setting("S3 requests that a key may make at once.", minimum=1, maximum=10_000_000)
     )
+    s3_stall_seconds: float = field(
+        default=60,
+        metadata=setting(
+            "A client of the S3 door that takes nothing of its answer for this long is cut off.",
+            minimum=0.1,
+            maximum=86400,
+        ),
+    )
     s3_domains: str = field(
         default="",
         metadata=setting("Domains whose subdomains are buckets (virtual-host style), separated by commas."),

@@ -64,10 +64,11 @@ async def open_door(settings: GatewaySettings, jobs: JobSettings, storage: Stora
             backend.close()
 
 
-def make_server(door: Door) -> Server:
+def make_server(door: Door, settings: GatewaySettings) -> Server:
     """What answers connections with that door."""
     return Server(
         door.handle,
+        stall_seconds=settings.s3_stall_seconds,
         access_log=None,
         auto_decompress=False,  # bodies are stored as they come
         keepalive_timeout=60,
@@ -91,7 +92,7 @@ async def serve(
     keep_freed_buffers()
     stop = stop_on_signals()
     async with open_door(settings, jobs, storage) as door:
-        runner = web.ServerRunner(make_server(door), shutdown_timeout=jobs.grace_seconds)
+        runner = web.ServerRunner(make_server(door, settings), shutdown_timeout=jobs.grace_seconds)
         await runner.setup()
         try:
             site = web.TCPSite(

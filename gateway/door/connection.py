@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
@@ -23,6 +24,8 @@ _WRITE_HIGH_BYTES = 128 << 10
 _TARGET_BYTES = 64 << 10  # more than this unsent: the transport says that it is full
 _RESET = struct.pack("ii", 1, 0)  # linger for no time
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_ACKED_AT = 120  # of tcpi_bytes_acked in the kernel's struct
 
 Drain = Callable[[], Awaitable[None]]  # ends when a transport has room again
 
@@ -33,6 +36,24 @@ class ConnectionBroken(Exception):
     def __init__(self, reason: str, *, is_untouched: bool = False) -> None:
         super().__init__(reason)
         self.is_untouched = is_untouched
+
+
+def reset(transport: asyncio.WriteTransport) -> None:
+    """End a connection at once; what it holds unsent is forgotten, by the kernel too."""
+    with contextlib.suppress(OSError):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
+
+
+def read_taken_bytes(transport: asyncio.WriteTransport) -> int | None:
+    """How much the other side has acknowledged so far; None where the kernel does not say."""
+    if _TCP_INFO is None:
+        return None
+    try:
+        info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _ACKED_AT + 8)
+    except OSError:
+        return None
+    return int.from_bytes(info[_ACKED_AT:], sys.byteorder) if len(info) == _ACKED_AT + 8 else None
 
 
 class Connection(asyncio.Protocol):
@@ -148,9 +169,7 @@ class Connection(asyncio.Protocol):
         """End it at once, with a reset: the storage must not take what it has for all there is. SeaweedFS stores an
         empty object where a connection is merely closed before the body's first byte."""
         if self._transport is not None and not self._transport.is_closing():
-            with contextlib.suppress(OSError):
-                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self._transport.abort()
+            reset(self._transport)
 
     # What the event loop calls
 

@@ -108,7 +108,7 @@ def test_cors(s3: S3) -> None:
 @pytest.mark.parametrize("user", ["main", "tenant"])
 @compared
 def test_preflights_of_presigned_urls(s3: S3, user: str, version: str) -> None:
-    """A preflight names a presigned URL, whose key says in which tenant the bucket is; the signature is not looked at."""
+    """The key of a presigned URL says in which tenant its preflight finds the bucket; its signature says nothing."""
     s3 = s3.by(user if user in s3.site.logins else "main")
     bucket = s3.make_bucket()
     bucket.put("foo")

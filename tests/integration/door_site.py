@@ -210,7 +210,7 @@ async def open_site(
     )
     jobs = JobSettings(redis_url="redis://127.0.0.1:1/0", hooks=parse_hooks("*,*/unwatched/:none"))
     async with open_door(settings, jobs, storage) as door, aiohttp.ClientSession() as session:
-        runner = web.ServerRunner(make_server(door))
+        runner = web.ServerRunner(make_server(door, settings))
         await runner.setup()
         listening = web.TCPSite(runner, "127.0.0.1", 0)
         await listening.start()
