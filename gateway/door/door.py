@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 
 import structlog
@@ -42,6 +42,7 @@ from storage.database import DatabaseUnavailable
 log = structlog.get_logger(__name__)
 
 _ANSWER_BYTES = 16 << 20  # of answers that are read whole
+_FORMS_SHARE = 10  # one of so many requests in flight may be a form whose sender is not known yet
 _OWN_KEY = b"x-amz-server-side-encryption-customer-algorithm"
 
 
@@ -73,6 +74,7 @@ class Door:
             else None
         )
         self.in_flight = 0
+        self._unproven_forms = 0
         self.metrics = DoorMetrics()
         self.metrics.in_flight.set_function(lambda: self.in_flight)
 
@@ -241,7 +243,8 @@ class Door:
             raise S3Error("MissingContentLength")
         boundary = forms.read_boundary(visit.raw.header(b"content-type") or b"")
         arriving = self._arrivals(visit).pieces()
-        head = await forms.read_head(arriving, boundary)
+        with self._room_for_form(visit):
+            head = await forms.read_head(arriving, boundary)
         claim = policy.read_claim(head.fields)
         rights = visit.rights
         key = policy.resolve_key(head.fields, head.filename)
@@ -272,6 +275,18 @@ class Door:
             if (answer.is_success or answer.status == 303) and self._recorder.watches(visit.bucket, key):
                 await self._recorder.settle(visit.bucket, key, visit.signer)
             return await self._relay_located(visit, answer, key)
+
+    @contextlib.contextmanager
+    def _room_for_form(self, visit: Visit) -> Iterator[None]:
+        """While a form's fields come: who sends them is not known before the last of them, so strangers who send slowly
+        must not take the room of all. Raises S3Error SlowDown."""
+        if visit.principal is None and self._unproven_forms >= max(1, self._settings.s3_max_requests // _FORMS_SHARE):
+            raise S3Error("SlowDown")
+        self._unproven_forms += 1
+        try:
+            yield
+        finally:
+            self._unproven_forms -= 1
 
     async def _send_xml(self, visit: Visit) -> web.StreamResponse:
         """Operations whose body is XML: read and proven before the storage hears of it."""

@@ -6,6 +6,7 @@ begin like a photo, and those of places that nobody watches, are left alone.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -25,7 +26,7 @@ from gateway.settings import GatewaySettings
 from processors.photos import formats
 from processors.settings import JobSettings
 from storage import failpoints, keys, objects
-from storage.database import Connection, Database
+from storage.database import Connection, Database, DatabaseUnavailable
 from storage.keys import InvalidKey
 from storage.objects import StoredObject
 
@@ -74,6 +75,7 @@ class Recorder:
         self._jobs = jobs
         self._settings = settings
         self._derived_bucket = derived_bucket
+        self._removals = asyncio.Semaphore(max(1, database.pool_use.limit // 2))
 
     def watches(self, bucket: str, key: str) -> bool:
         return bucket != self._derived_bucket and bool(self._jobs.processors_for(bucket, key))
@@ -178,11 +180,24 @@ class Recorder:
         """Around the removal of one object, while nobody else changes what is recorded under its key. Append True to
         what is given where it went well. Raises DatabaseUnavailable."""
         went_well: list[bool] = []
-        async with self._database.transaction() as conn:
+        async with self._turn_to_remove(), self._database.transaction() as conn:
             await objects.lock_key(conn, bucket, key)
             yield went_well
             if went_well:
                 await objects.mark_deleted(conn, bucket, key)
+
+    @asynccontextmanager
+    async def _turn_to_remove(self) -> AsyncIterator[None]:
+        """A removal holds its connection while the storage answers; what is stored meanwhile needs some, too."""
+        try:
+            async with asyncio.timeout(self._settings.record_seconds):
+                await self._removals.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable("all connections for removals are in use") from None
+        try:
+            yield
+        finally:
+            self._removals.release()
 
     async def known(self, bucket: str, names: Sequence[str]) -> dict[str, uuid.UUID]:
         """The photos among these keys. Raises DatabaseUnavailable."""

@@ -193,13 +193,23 @@ class Site:
 
 @asynccontextmanager
 async def open_site(
-    database: Database, blobs: Blobs, postgres_dsn: str, s3_backend: S3Backend, bucket_prefix: str, **more: Any
+    database: Database,
+    blobs: Blobs,
+    postgres_dsn: str,
+    s3_backend: S3Backend,
+    bucket_prefix: str,
+    *,
+    pool_size: int = 10,
+    **more: Any,
 ) -> AsyncIterator[Site]:
-    """A door with two buckets of the storage behind it. `more`: settings of the door."""
+    """A door with two buckets of the storage behind it. `pool_size`: its connections to Postgres; `more`: settings of
+    the door."""
     master_key, bucket, derived = sealing.generate(), f"{bucket_prefix}-photos", f"{bucket_prefix}-derived"
     await blobs.ensure_bucket(bucket)
     await blobs.ensure_bucket(derived)
-    storage = storage_settings(postgres_dsn, s3_backend, default_bucket=bucket, derived_bucket=derived)
+    storage = storage_settings(
+        postgres_dsn, s3_backend, default_bucket=bucket, derived_bucket=derived, postgres_pool_size=pool_size
+    )
     settings = GatewaySettings(
         **{
             "master_key": master_key,
