@@ -50,6 +50,13 @@ class GatewaySettings:
     s3_requests_burst: int = field(
         default=20_000, metadata=setting("S3 requests that a key may make at once.", minimum=1, maximum=10_000_000)
     )
+    s3_trailers: str = field(
+        default="drop",
+        metadata=setting(
+            "Checksums that clients send behind a body: pass (the storage verifies and keeps them), or drop (verified "
+            "here alone: for storages that take no STREAMING-UNSIGNED-PAYLOAD-TRAILER, such as Ceph RGW 16)."
+        ),
+    )
     s3_stall_seconds: float = field(
         default=60,
         metadata=setting(

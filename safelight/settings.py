@@ -239,6 +239,8 @@ def _check_text(name: str, text: str) -> None:
         raise ValueError("it must be console or json")
     if name == "s3_anonymous" and text not in ("refuse", "storage"):
         raise ValueError("it must be refuse or storage")
+    if name == "s3_trailers" and text not in ("drop", "pass"):
+        raise ValueError("it must be drop or pass")
     if name == "log_level" and text not in ("debug", "info", "warning", "error"):
         raise ValueError("it must be debug, info, warning or error")
 

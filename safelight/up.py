@@ -113,7 +113,7 @@ class Run:
         (data_dir / "connection.json").unlink(missing_ok=True)
         try:
             self.start_servers(servers)
-            environment |= settings_of(servers)
+            environment |= {name: value for name, value in settings_of(servers).items() if not environment.get(name)}
             settings = load(environment)
             grace_seconds = settings.jobs.grace_seconds
             keys = keep_key(data_dir)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import structlog
 from aiohttp import web
 
-from gateway.door import access, answers, bodies, forms
+from gateway.door import access, answers, bodies, forms, trailers
 from gateway.door.backend import Answer, Backend, BackendUnavailable, Outgoing
 from gateway.door.keyring import Keyring, Principal
 from gateway.door.listings import filter_buckets, find_failed
@@ -26,6 +26,7 @@ from gateway.door.recording import HEAD_BYTES, Found, Recorder, path_of, read_et
 from gateway.door.visit import Visit
 from gateway.reach import Reach
 from gateway.s3 import authentication, policy
+from gateway.s3.chunked import Decoder
 from gateway.s3.errors import S3Error
 from gateway.s3.identity import PayloadMode, Verified
 from gateway.s3.operations import APPEND_OBJECT, PREFLIGHT, Asked, Body, Effect, classify
@@ -221,6 +222,12 @@ class Door:
             outgoing = visit.outgoing()
         elif visit.principal is None and arrivals.waits_for_leave:  # which only the storage can give a stranger
             outgoing = visit.outgoing(body=passage.pieces(), length=length, payload=payload, asks_leave=True)
+        elif length is not None and isinstance(proof, Decoder) and self._passes_trailer(visit, proof):
+            outgoing = visit.outgoing(
+                body=trailers.frame(await passage.begun(), proof),
+                payload=trailers.PAYLOAD,
+                more=trailers.announce(proof, length),
+            )
         else:
             outgoing = visit.outgoing(body=await passage.begun(), length=length, payload=payload)
         async with self._send(visit, outgoing) as answer:
@@ -228,6 +235,10 @@ class Door:
             if answer.is_success and self._records(visit):
                 await self._record_put(visit, answer, passage)
             return await answers.relay(visit.request, answer, self._make_head(visit, answer))
+
+    def _passes_trailer(self, visit: Visit, decoder: Decoder) -> bool:
+        """Not those of strangers: their requests say nothing of a payload."""
+        return self._settings.s3_trailers == "pass" and bool(decoder.promised) and visit.signer is not None
 
     async def _record_put(self, visit: Visit, answer: Answer, passage: bodies.Passage) -> None:
         if visit.asked.operation is APPEND_OBJECT:

@@ -65,15 +65,16 @@ class Visit:
         without: frozenset[bytes] = frozenset(),
         content_type: bytes | None = None,
         asks_leave: bool = False,
+        more: tuple[Header, ...] = (),
     ) -> Outgoing:
         """This request for the storage, with that body. `without`: query parameters that are ours alone;
-        `content_type`: in place of the client's."""
+        `content_type`: in place of the client's; `more`: headers beside the client's."""
         pairs = drop_empty(canonical.strip_signature(self.raw))
         return Outgoing(
             method=self.raw.method,
             path=self.path if path is None else path,
             query=canonical.join_query(pair for pair in pairs if pair.name not in without),
-            headers=self._headers(content_type),
+            headers=self._headers(content_type) + more,
             body=body,
             length=length,
             states_length=body != b"" or self._states_length,

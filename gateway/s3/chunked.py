@@ -65,6 +65,16 @@ class Decoder:
         """The last piece, if any, of a body that is proven. Raises S3Error IncompleteBody where it was cut short."""
         return self._guarded(self._finish, b"")
 
+    @property
+    def promised(self) -> tuple[bytes, ...]:
+        """The names of the checksums that come in the trailer."""
+        return tuple(check.header for check in self._checks if check.is_in_trailer)
+
+    @property
+    def trailer(self) -> tuple[Header, ...]:
+        """Those checksums, as they came. They are right once `finish` has returned."""
+        return tuple((name, self._trailer[name]) for name in self.promised)
+
     def _guarded(self, step: Callable[[bytes], list[bytes]], data: bytes) -> list[bytes]:
         if self._failure is not None:
             raise self._failure

@@ -20,6 +20,7 @@ S3_ENDPOINT, S3_ACCESS_KEY, S3_SECRET_KEY = (
     "SAFELIGHT_S3_ACCESS_KEY",
     "SAFELIGHT_S3_SECRET_KEY",
 )
+S3_TRAILERS = "SAFELIGHT_S3_TRAILERS"
 # Stand-ins for what is known only after the start, so that all other settings can be checked before it.
 PLACEHOLDERS = {
     POSTGRES_DSN: "postgresql://127.0.0.1/safelight",
@@ -43,7 +44,7 @@ def choose_servers(environ: Mapping[str, str], data_dir: Path) -> list[Server]:
 
 
 def settings_of(servers: Sequence[Server]) -> dict[str, str]:
-    """The environment variables that point at launched servers."""
+    """The environment variables that point at launched servers, and say what those can do."""
     settings: dict[str, str] = {}
     for server in servers:
         if isinstance(server, Postgres):
@@ -55,6 +56,7 @@ def settings_of(servers: Sequence[Server]) -> dict[str, str]:
                 S3_ENDPOINT: server.url,
                 S3_ACCESS_KEY: server.access_key,
                 S3_SECRET_KEY: server.secret_key,
+                S3_TRAILERS: "pass",
             }
     return settings
 

@@ -183,6 +183,13 @@ def test_strangers_are_refused_or_left_to_the_storage(text: str) -> None:
     assert read(s3_anonymous="storage").gateway.s3_anonymous == "storage"
 
 
+def test_trailers_are_dropped_or_passed() -> None:
+    """Anything else is a problem, because a storage may refuse every body of the other kind."""
+    (problem,) = problems(s3_trailers="yes")
+    assert "drop or pass" in problem
+    assert (read().gateway.s3_trailers, read(s3_trailers="pass").gateway.s3_trailers) == ("drop", "pass")
+
+
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """PEM files by what they are."""
