@@ -176,7 +176,8 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if route.scope:
         limited = "" if route.opens_to_limited else " Closed to keys that are limited to buckets or prefixes."
-        operation["description"] = f"{route.description}\n\nNeeds the scope `{route.scope}`.{limited}".strip()
+        browser = f", in a browser's session `{route.scope_by_cookie}`" if route.scope_by_cookie else ""
+        operation["description"] = f"{route.description}\n\nNeeds the scope `{route.scope}`{browser}.{limited}".strip()
     for status in _problem_statuses(route):
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,

@@ -125,6 +125,7 @@ ROUTES = (
         path="/v1/photos/{photo_id}",
         handler=catalog.delete_photo,
         scope="write",
+        scope_by_cookie="admin",
         opens_to_limited=True,
         tag="photos",
         summary="Delete a photo and its previews",

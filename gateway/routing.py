@@ -64,6 +64,7 @@ class Route:
     path: str  # aiohttp's syntax
     handler: Handler
     scope: Scope | None  # None: open to anyone
+    scope_by_cookie: Scope | None = None  # where a browser's session needs a wider one than a bearer token
     own_scheme: str | None = None  # where `scope` is None and the handler itself asks for another kind of token
     opens_to_limited: bool = False  # True: the handler itself keeps a limited key to its places
     tag: str
@@ -105,7 +106,7 @@ def bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]
         context = request.app[CONTEXT]
         principal = None
         if route.scope is not None:
-            principal = await context.sessions.admit(request, route.scope)
+            principal = await context.sessions.admit(request, route.scope, by_cookie=route.scope_by_cookie)
             if principal.reach.is_limited and not route.opens_to_limited:
                 raise _limited(principal)
             await context.limits.take(principal.access_key)

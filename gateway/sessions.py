@@ -2,7 +2,8 @@
 
 The cookie holds a random token, of which Postgres keeps the hash: every gateway knows every session, and signing out
 ends it everywhere. What changes something and comes by cookie needs the session's CSRF token as well; other pages
-can send the cookie nowhere (SameSite), and could not read that token.
+can send the cookie nowhere (SameSite), and could not read that token. What destroys may need a wider scope by cookie
+than by token: whoever finds a browser open is not who was given the key.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ class Sessions:
         self._hours = hours
         self._known = Remembered(self._ask)
 
-    async def admit(self, request: web.Request, scope: Scope) -> Principal:
-        """Whose request this is. A bearer token goes before a cookie. Raises Problem unauthorized, forbidden or
-        csrf_refused, DatabaseUnavailable."""
+    async def admit(self, request: web.Request, scope: Scope, *, by_cookie: Scope | None = None) -> Principal:
+        """Whose request this is. A bearer token goes before a cookie, which needs the scope `by_cookie` where that is
+        given. Raises Problem unauthorized, forbidden or csrf_refused, DatabaseUnavailable."""
         authorization, token = request.headers.get("Authorization"), request.cookies.get(COOKIE, "")
         if authorization is not None or not _TOKEN.fullmatch(token):
             return await self._gatekeeper.admit(authorization, scope)
@@ -60,7 +61,15 @@ class Sessions:
             raise Problem("unauthorized", "This session has ended. Sign in again.")
         if request.method not in _READING:
             _check_origin(request, token)
-        return self._gatekeeper.let_in(session.key, scope)
+        principal = self._gatekeeper.let_in(session.key, scope)
+        if by_cookie is not None and by_cookie not in principal.scopes:
+            has = ", ".join(sorted(principal.scopes))
+            raise Problem(
+                "forbidden",
+                f"In a browser it needs the scope {by_cookie!r}; the key that is signed in has {has}. "
+                "Sign in with a key of that scope.",
+            )
+        return principal
 
     async def find(self, request: web.Request) -> Session | None:
         """The session of the request's cookie; None where it came without one."""

@@ -137,9 +137,13 @@ def test_a_photo_is_shown_with_its_facts(stack: Stack, visit: Visits) -> None:
 
 
 def test_a_photo_is_deleted_after_a_question(stack: Stack, visit: Visits) -> None:
-    """Delete asks first; cancelled it does nothing, confirmed the photo is gone from page and storage."""
+    """Delete asks first; cancelled it does nothing, confirmed the photo is gone from page and storage. It is offered
+    to keys with the admin scope alone."""
     photo = stack.api.put("photos", "short/lived.jpg", photos.make_jpeg(320, 240))
-    page = visit("read,write").goto(f"/photos/{photo['id']}", "lived.jpg")
+    other = visit("read,write").goto(f"/photos/{photo['id']}", "lived.jpg")
+    expect(other.get_by_role("link", name=re.compile("Original"))).to_be_visible()
+    expect(other.get_by_role("button", name="Delete")).to_have_count(0)
+    page = visit().goto(f"/photos/{photo['id']}", "lived.jpg")
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Cancel").click()
     assert stack.api.get(f"/v1/photos/{photo['id']}").status_code == 200

@@ -99,6 +99,18 @@ def test_what_changes_something_needs_the_csrf_token(stack: Stack) -> None:
     assert window.request("DELETE", f"/v1/photos/{photo['id']}").status_code == 204
 
 
+def test_deleting_in_a_browser_needs_the_admin_scope(stack: Stack) -> None:
+    """By cookie a key without it is refused in words and the photo stays; by bearer token the same key may."""
+    key = stack.make_key("read,write")
+    window = Window(stack, key)
+    photo = stack.api.put("photos", "sessions/kept.jpg", photos.make_jpeg(64, 48))
+    refused = window.request("DELETE", f"/v1/photos/{photo['id']}")
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert "In a browser it needs the scope 'admin'" in refused.json()["detail"]
+    assert stack.api.get(f"/v1/photos/{photo['id']}").status_code == 200
+    assert stack.client(key["token"]).request("DELETE", f"/v1/photos/{photo['id']}").status_code == 204
+
+
 def test_signing_out_ends_the_session_itself(stack: Stack) -> None:
     """After signing out the cookie opens nothing, even where somebody kept a copy."""
     window = Window(stack, stack.make_key("read"))

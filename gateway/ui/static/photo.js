@@ -98,7 +98,7 @@ function stage(photo) {
 }
 
 function head(photo, page) {
-  const remove = page && may("write") && !photo.superseded_at && h("button", { type: "button", class: "danger", on: { click: () => ask(page, photo) } }, icon("trash"), "Delete");
+  const remove = page && may("admin") && may("write") && !photo.superseded_at && h("button", { type: "button", class: "danger", on: { click: () => ask(page, photo) } }, icon("trash"), "Delete");
   return h("div", { class: "photo-title" }, h("h1", { tabindex: "-1" }, nameOf(photo)), h("span", { class: `badge ${photo.status}` }, statusWord(photo.status)),
     page && h("div", { class: "actions" }, !photo.superseded_at && h("a", { class: "button", href: photo.links.original, download: nameOf(photo) }, icon("download"), `Original, ${size(photo.size_bytes)}`), remove));
 }

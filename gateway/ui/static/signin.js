@@ -22,7 +22,7 @@ export function open(outlet, onDone, ended) {
     h("div", { class: "card help" }, h("h2", {}, "Where do I find a key?"),
       h("dl", {},
         h("dt", {}, "On your own machine"), h("dd", {}, h("code", {}, "make up"), " prints it as ", h("em", {}, "Token"), "; it also lies in ", h("code", {}, ".safelight/connection.json"), "."),
-        h("dt", {}, "On a server"), h("dd", {}, "Ask whoever runs it, or make one: ", h("code", {}, "safelight keys create --name you --scopes read,write"), ". Add ", h("code", {}, "admin"), " to act on the queue.")))));
+        h("dt", {}, "On a server"), h("dd", {}, "Ask whoever runs it, or make one: ", h("code", {}, "safelight keys create --name you --scopes read,write"), ". Add ", h("code", {}, "admin"), " to delete photos and act on the queue.")))));
   input.focus();
 
   function show() {
