@@ -107,6 +107,18 @@ def test_what_is_no_photo_is_refused_in_words(visit: Visits) -> None:
     assert len(mine.take_complaints("415")) == 1
 
 
+def test_empty_files_hold_up_nothing(visit: Visits) -> None:
+    """As many empty files as go at a time are refused in words, and the good one behind them is stored."""
+    mine = visit("read,write")
+    page = mine.goto("/", "Photos")
+    empty = {f"empty-{number}.jpg": b"" for number in range(3)}
+    mine.drop({**empty, "after-empty.jpg": photos.make_jpeg(320, 240, seed=505, noise=5)})
+    rows = page.get_by_role("list", name="Files")
+    expect(rows.get_by_text("The file is empty.")).to_have_count(3)
+    expect(rows).to_contain_text("Ready", timeout=20_000)
+    expect(page.get_by_role("link", name="after-empty.jpg", exact=True).first).to_be_visible()
+
+
 def test_a_rejected_photo_says_why(stack: Stack, visit: Visits) -> None:
     """A damaged photo is shown as rejected, with the reason, in the gallery and on its page."""
     whole = photos.make_jpeg(640, 480, noise=10, seed=503)

@@ -79,14 +79,26 @@ function randomKey() {  // randomUUID is there on this machine and with TLS only
 }
 
 function pump() {
-  const room = AT_ONCE - entries.filter((entry) => entry.state === "sending").length;
-  entries.filter((entry) => entry.state === "waiting").slice(0, Math.max(0, room)).forEach(run);
+  let room = AT_ONCE - entries.filter((entry) => entry.state === "sending").length;
+/** Send what waits, as far as there is room. What can never be sent fails here, and takes no room. */
+  for (const entry of entries.filter((item) => item.state === "waiting")) {
+    const refused = refusal(entry.file);
+    if (refused) {
+      fail(entry, refused);
+    } else if (room > 0) {
+      room -= 1;
+      run(entry);
+    }
+  }
+}
+
+function refusal(file) {
+  const limit = session.current ? session.current.max_upload_bytes : Infinity;
+  if (file.size > limit) return `It has ${size(file.size)}; at most ${size(limit)} are taken.`;
+  return file.size === 0 ? "The file is empty." : "";
 }
 
 async function run(entry) {
-  const limit = session.current ? session.current.max_upload_bytes : Infinity;
-  if (entry.file.size > limit) return fail(entry, `It has ${size(entry.file.size)}; at most ${size(limit)} are taken.`);
-  if (entry.file.size === 0) return fail(entry, "The file is empty.");
   change(entry, "sending");
   try {
     entry.handle = start(entry);
