@@ -4,7 +4,7 @@ import { events, findSession, get, Problem, session, signOut } from "./api.js";
 import { h, icon, loading, notice, put, say, toast } from "./dom.js";
 import * as gallery from "./gallery.js";
 import { currentStatus, live, start, stop } from "./live.js";
-import { isUploading } from "./uploads.js";
+import { abandon, hide, isUploading, unhide } from "./uploads.js";
 
 const main = document.getElementById("main");
 const header = document.getElementById("header");
@@ -41,6 +41,7 @@ async function begin() {
 }
 
 function enter() {
+  unhide();
   frame();
   start(isUploading);
   countDead();
@@ -51,7 +52,14 @@ function leave(how) {
   stop();
   closePage();
   gallery.clear();
+  hide();
   showSignIn(how !== "out");
+}
+
+// Uploads first: one that went on would be refused, and the session look as if it had ended by itself.
+function quit() {
+  abandon();
+  return signOut();
 }
 
 async function showSignIn(ended) {
@@ -80,7 +88,7 @@ function frame() {
     h("summary", { "aria-label": `Signed in as ${name}` }, icon("key"), h("span", { class: "who-name" }, name)),
     h("div", { class: "who-menu" }, h("p", { class: "strong" }, name), h("p", {}, `May: ${scopes.join(", ")}`), where,
       h("a", { href: "/docs", class: "button" }, icon("book"), "API documentation"),
-      h("button", { type: "button", on: { click: signOut } }, icon("out"), "Sign out")));
+      h("button", { type: "button", on: { click: quit } }, icon("out"), "Sign out")));
   put(header, h("a", { href: "/", class: "brand", "aria-label": "Safelight, all photos" }, h("span", { class: "lamp", "aria-hidden": "true" }), h("span", { class: "brand-name" }, "Safelight")),
     h("nav", { "aria-label": "Pages", class: "tabs" }, TABS.map(tab)), h("div", { class: "header-end" }, lamp, who));
   header.hidden = false;

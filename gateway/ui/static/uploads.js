@@ -14,6 +14,7 @@ const MAX_PAUSE_MS = 15000;
 const ENDED = new Set(["ready", "partial", "rejected", "failed", "cancelled"]);
 
 const entries = [];
+let owner = "";  // access key of whoever sends them
 let folded = false;
 let dock = null;
 
@@ -25,6 +26,7 @@ export function isUploading() {
 export function add(files, place = "") {
   const fresh = [...files].map((file) => makeEntry(file, place));
   if (!fresh.length) return;
+  owner = session.current.access_key;
   const first = document.createDocumentFragment();
   for (const entry of fresh) {
     entries.push(entry);
@@ -78,9 +80,9 @@ function randomKey() {  // randomUUID is there on this machine and with TLS only
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** Send what waits, as far as there is room. What can never be sent fails here, and takes no room. */
 function pump() {
   let room = AT_ONCE - entries.filter((entry) => entry.state === "sending").length;
-/** Send what waits, as far as there is room. What can never be sent fails here, and takes no room. */
   for (const entry of entries.filter((item) => item.state === "waiting")) {
     const refused = refusal(entry.file);
     if (refused) {
@@ -183,6 +185,10 @@ function onButton(entry) {
     pump();
     return;
   }
+  cancel(entry);
+}
+
+function cancel(entry) {
   const { state } = entry;
   change(entry, "cancelled");
   clearTimeout(entry.timer);
@@ -251,6 +257,24 @@ function fold(closed) {
   folded = closed;
   dock.list.hidden = closed;
   dock.fold.setAttribute("aria-expanded", String(!closed));
+}
+
+/** Stop all uploads and forget them: the next who signs in sees none of their names. */
+export function abandon() {
+  const all = entries.splice(0);
+  if (dock) clear();  // first, so that nothing is said of what was cancelled
+  all.forEach(cancel);
+}
+
+/** A session ended by itself: the list waits unseen for the same key. */
+export function hide() {
+  if (dock) dock.element.hidden = true;
+}
+
+/** Somebody signed in: their list is shown again, another's is forgotten. */
+export function unhide() {
+  if (owner !== session.current.access_key) abandon();
+  if (dock) dock.element.hidden = false;
 }
 
 function clear() {
