@@ -1,7 +1,7 @@
 // Begins here: who is signed in, which page is wanted, and the frame around the pages.
 
 import { events, findSession, get, Problem, session, signOut } from "./api.js";
-import { h, icon, loading, notice, put, say, toast } from "./dom.js";
+import { h, icon, loading, notice, put, say, settle, toast } from "./dom.js";
 import * as gallery from "./gallery.js";
 import { currentStatus, live, start, stop } from "./live.js";
 import { abandon, hide, isUploading, unhide } from "./uploads.js";
@@ -107,7 +107,7 @@ function closeMenus(target, focus = false) {
 
 /** How many dead letters there are, beside their tab. Keys that are limited to places may not know. */
 export async function countDead() {
-  if (session.current.places.length) return;
+  if (!session.current || session.current.places.length) return;
   const stats = await get("/v1/stats").catch(() => null);
   if (stats) showDead(stats);
 }
@@ -118,7 +118,8 @@ export function showDead(stats) {
   deadPill.textContent = dead > 999 ? "999+" : dead;
 }
 
-live.addEventListener("photo", ({ detail }) => { if (detail.type === "job.dead" && session.current) countDead(); });
+const countSoon = settle(countDead, 300);
+live.addEventListener("photo", ({ detail }) => { if (detail.type === "job.dead") countSoon(); });
 
 // --- the pages
 

@@ -101,12 +101,15 @@ async function copy(text, button) {
   setTimeout(() => put(button, icon("copy")), 1500);
 }
 
-/** Run `change` once it was quiet for so long. */
-export function settle(change, milliseconds) {
+/** Run `change` once it was quiet for so long; where it never is, every `longest`. */
+export function settle(change, milliseconds, longest = 1000) {
   let timer = 0;
+  let latest = 0;
   return (...given) => {
-    clearTimeout(timer);
-    timer = setTimeout(() => change(...given), milliseconds);
+    const now = performance.now();
+    if (timer) clearTimeout(timer);
+    else latest = now + Math.max(longest, milliseconds);
+    timer = setTimeout(() => { timer = 0; change(...given); }, Math.max(0, Math.min(milliseconds, latest - now)));
   };
 }
 
