@@ -10,6 +10,8 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,6 +109,16 @@ class Visit:
         folder = os.environ.get("SCREENSHOTS_DIR")
         if folder:
             self.page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+@contextmanager
+def paused(stack: Stack, processor: str, note: str = "") -> Iterator[None]:
+    """Meanwhile the processor's jobs wait."""
+    assert stack.api.post(f"/v1/processors/{processor}/pause", json={"note": note}).status_code == 200
+    try:
+        yield
+    finally:
+        assert stack.api.post(f"/v1/processors/{processor}/resume", json={}).status_code == 200
 
 
 def _axe_source() -> str:

@@ -12,7 +12,9 @@ export function openDialog(heading, { wide = false, onClose = null } = {}) {
     h("button", { type: "button", class: "quiet small", "aria-label": "Close", on: { click: close } }, icon("close"))));
   element.addEventListener("close", () => {
     element.remove();
+    const heading = document.querySelector("main h1");
     if (before && before.isConnected) before.focus();
+    else if (heading) heading.focus({ preventScroll: true });
     if (onClose) onClose();
   });
   element.addEventListener("click", (event) => { if (event.target === element) close(); });

@@ -113,6 +113,22 @@ export function settle(change, milliseconds, longest = 1000) {
   };
 }
 
+/** Let `change` replace what `root` holds. A focus that is lost by it goes to the same part or control, else to the
+ * heading. */
+export function refocus(root, change) {
+  const before = document.activeElement;
+  if (!root.contains(before)) return change();
+  const label = (item) => item.getAttribute("aria-label") || item.textContent;
+  const part = before.closest("details[data-part]");
+  const name = label(before);
+  change();
+  if (before.isConnected) return;
+  const same = part ? [root.querySelector(`[data-part="${CSS.escape(part.dataset.part)}"] > summary`)]
+    : [...root.querySelectorAll(before.localName)].filter((item) => label(item) === name);
+  const found = same[0] || root.querySelector("h1");
+  if (found) found.focus({ preventScroll: true });
+}
+
 /** A message in a box. `tone`: plain, warm or bad. */
 export function notice(tone, title, ...more) {
   return h("div", { class: `notice ${tone}` }, icon(tone === "plain" ? "alert" : "dead"),

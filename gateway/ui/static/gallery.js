@@ -59,7 +59,9 @@ export function known(id) {
 
 export function forget(id) {
   const tile = tiles.get(id);
+  const next = tile && tile.contains(document.activeElement) && (tile.nextElementSibling || tile.previousElementSibling);
   if (tile) tile.remove();
+  if (next) next.firstChild.focus();
   tiles.delete(id);
   KEPT.delete(id);
   order = order.filter((item) => item !== id);
@@ -264,8 +266,10 @@ function dress(tile, photo) {
     : h("span", { class: "tile-blank" }, photo.status === "rejected" ? icon("ban") : photo.status === "partial" ? icon("alert") : h("span", { class: "lamp" }));
   const why = reasonOf(photo);
   const badge = photo.status === "ready" ? null : h("span", { class: `badge ${photo.status}` }, statusWord(photo.status));
-  put(tile, h("a", { href: `/photos/${photo.id}`, title: name }, picture,
-    h("span", { class: "tile-text" }, badge, " ", h("span", { class: "tile-name" }, name), " ", why && h("span", { class: "tile-why" }, why))));
+  const link = tile.firstChild || tile.appendChild(h("a", { href: `/photos/${photo.id}` }));  // kept: it may have the focus
+  link.title = name;
+  put(link, picture,
+    h("span", { class: "tile-text" }, badge, " ", h("span", { class: "tile-name" }, name), " ", why && h("span", { class: "tile-why" }, why)));
 }
 
 function reasonOf(photo) {

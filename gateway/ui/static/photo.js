@@ -3,7 +3,7 @@
 
 import { call, get, may, Problem } from "./api.js";
 import { confirm } from "./dialog.js";
-import { copier, h, icon, loading, notice, put, toast } from "./dom.js";
+import { copier, h, icon, loading, notice, put, refocus, toast } from "./dom.js";
 import { ago, count, nameOf, number, shutter, size, statusWord, time, wall } from "./format.js";
 import { address, forget, known, neighbours, previewFor } from "./gallery.js";
 import { errorText, jobRow } from "./job.js";
@@ -18,7 +18,7 @@ export function open(outlet, match) {
   put(outlet, page.root);
   const early = known(id);
   if (early) page.title = nameOf(early);
-  put(page.root, crumbs(page), early ? head(early) : loading("the photo"));
+  put(page.root, crumbs(page), early ? head(early) : [h("h1", { class: "unseen", tabindex: "-1" }, "Photo"), loading("the photo")]);
   const onPhoto = ({ detail }) => {
     if (detail.data.photo_id !== id) return;
     if (detail.type !== "photo.deleted") load(page);
@@ -47,7 +47,7 @@ async function load(page) {
     page.photo = photo;
     page.title = nameOf(photo);
     document.title = `${page.title} · Safelight`;
-    show(page, photo);
+    refocus(page.root, () => show(page, photo));
   } catch (error) {
     if (page.closed || !(error instanceof Problem)) return;
     if (error.status === 404) showGone(page);
@@ -56,7 +56,7 @@ async function load(page) {
 }
 
 function showGone(page, heading = "There is no such photo", words = "It was deleted, or the key that you are signed in with may not see it.") {
-  put(page.root, crumbs(page), h("div", { class: "empty" }, icon("search"), h("h1", { tabindex: "-1" }, heading), h("p", {}, words)));
+  refocus(page.root, () => put(page.root, crumbs(page), h("div", { class: "empty" }, icon("search"), h("h1", { tabindex: "-1" }, heading), h("p", {}, words))));
 }
 
 function step(event, page) {
