@@ -141,6 +141,8 @@ def test_a_photo_is_shown_with_its_facts(stack: Stack, visit: Visits) -> None:
         expect(page.get_by_text(text, exact=True).first).to_be_visible()
     expect(page.get_by_role("img", name=re.compile(r"33\.8568° S, 151\.2153° E"))).to_be_visible()
     expect(page.get_by_text("derived/photos/harbour/opera.jpg/thumb.webp")).to_be_visible()
+    page.get_by_text("About the file").click()
+    expect(page.get_by_text(photo["request_id"], exact=True)).to_be_visible()  # as JSON logs have it
     page.get_by_role("region", name="Jobs").locator("summary").first.click()
     expect(page.get_by_role("list", name="Attempts").get_by_role("listitem")).to_have_count(1)
     with page.expect_download() as downloading:

@@ -234,7 +234,7 @@ function storageCard(photo) {
     photo.artifacts.map((item) => line(item.preset, item.bucket, item.key, `${item.width_px} × ${item.height_px}, ${size(item.size_bytes)}`, item.url))),
   h("details", { "data-part": "file" }, h("summary", {}, "About the file"), pairs([
     ["Id", h("span", { class: "keyline" }, h("code", {}, photo.id), copier(photo.id, "the photo's id"))],
-    ["In the logs", photo.request_id && h("span", { class: "keyline" }, h("code", {}, `request_id=${photo.request_id}`), copier(`request_id=${photo.request_id}`, "the words to search logs for"))],
+    ["Request, in the logs", photo.request_id && h("span", { class: "keyline" }, h("code", {}, photo.request_id), copier(photo.request_id, "the request's id, as the logs have it"))],
     ["Stored", time(photo.created_at)], ["Settled", photo.settled_at && time(photo.settled_at)],
     ["ETag", h("code", {}, photo.etag)], ["Version", photo.version_id && h("code", {}, photo.version_id)], ["SHA-256", photo.sha256 && h("code", {}, photo.sha256)]])));
 }
