@@ -85,11 +85,17 @@ function build() {
   const root = h("div", { class: "page wide" },
     h("div", { class: "page-head" },
       h("div", {}, h("h1", { tabindex: "-1" }, "Photos"), h("p", { class: refused ? "lead" : "lead with-pointer" }, refused || "Drop photos anywhere on this page, or paste them.")),
-      h("div", { class: "actions" }, toggle, !refused && [picker, choose])),
+      h("div", { class: "actions" }, seeker(), toggle, !refused && [picker, choose])),
     !refused && place.root, filters.root, grid, foot);
   view = { root, grid, foot, filters, toggle, place, choose, key: session.current.access_key };
   const sentinel = new IntersectionObserver((seen) => seen.some((item) => item.isIntersecting) && more(), { rootMargin: "1200px" });
   sentinel.observe(foot);
+}
+
+/** The way to ask after a photo that is not here. */
+function seeker(given = () => "") {
+  const seek = async () => (await import("./whereabouts.js")).openSearch(given());
+  return h("button", { type: "button", on: { click: seek } }, icon("search"), "Where is my photo?");
 }
 
 function placeField() {
@@ -294,14 +300,16 @@ function showState(problem) {
 function nothingFound() {
   return h("div", { class: "empty" }, icon("search"), h("h2", {}, "No photo matches"),
     h("p", {}, "Change the filter, or look at all photos."),
-    h("button", { type: "button", on: { click: () => clearFilter(view.filters.inputs) } }, "Clear the filter"));
+    h("div", { class: "actions" }, h("button", { type: "button", on: { click: () => clearFilter(view.filters.inputs) } }, "Clear the filter"),
+      seeker(() => view.filters.inputs.place.value.trim())));
 }
 
 function nothingYet() {
   const refused = whyNot();
   return h("div", { class: "empty drop" }, h("span", { class: "lamp big", "aria-hidden": "true" }), h("h2", {}, "No photos yet"),
     h("p", {}, refused || "Drop some here. Previews appear as they are developed, and the camera's facts with them."),
-    !refused && h("button", { type: "button", class: "primary", on: { click: () => view.choose.click() } }, icon("upload"), "Choose photos"));
+    h("div", { class: "actions" }, !refused && h("button", { type: "button", class: "primary", on: { click: () => view.choose.click() } }, icon("upload"), "Choose photos"),
+      seeker()));
 }
 
 // --- what arrives meanwhile

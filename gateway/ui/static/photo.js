@@ -3,18 +3,19 @@
 
 import { call, get, may, Problem } from "./api.js";
 import { confirm } from "./dialog.js";
-import { copier, h, icon, loading, notice, put, refocus, toast } from "./dom.js";
+import { copier, h, icon, loading, notice, put, refocus, say, toast } from "./dom.js";
 import { ago, count, nameOf, number, shutter, size, statusWord, time, wall } from "./format.js";
 import { address, forget, known, neighbours, previewFor } from "./gallery.js";
-import { errorText, jobRow } from "./job.js";
+import { jobRow } from "./job.js";
 import { live } from "./live.js";
 import { navigate } from "./app.js";
+import { verdict } from "./whereabouts.js";
 
 export const title = "Photo";
 
 export function open(outlet, match) {
   const id = match[1];
-  const page = { id, outlet, root: h("div", { class: "page" }), shown: "", closed: false, title: "Photo" };
+  const page = { id, outlet, root: h("div", { class: "page" }), reason: h("section", { class: "section", "aria-label": "Why" }), shown: "", told: "", closed: false, title: "Photo" };
   put(outlet, page.root);
   const early = known(id);
   if (early) page.title = nameOf(early);
@@ -24,7 +25,7 @@ export function open(outlet, match) {
     if (detail.type !== "photo.deleted") load(page);
     else if (!page.deleting) showGone(page);
   };
-  const onTick = () => { if (page.photo && page.photo.status === "processing") load(page); };
+  const onTick = () => { if (page.photo && isLacking(page.photo)) load(page); };
   live.addEventListener("photo", onPhoto);
   live.addEventListener("tick", onTick);
   const onKey = (event) => step(event, page);
@@ -42,17 +43,22 @@ export function open(outlet, match) {
 async function load(page) {
   try {
     const photo = await get(`/v1/photos/${page.id}`);
-    if (page.closed || JSON.stringify(photo) === page.shown) return;
-    page.shown = JSON.stringify(photo);
-    page.photo = photo;
-    page.title = nameOf(photo);
-    document.title = `${page.title} · Safelight`;
-    refocus(page.root, () => show(page, photo));
+    if (page.closed) return;
+    if (JSON.stringify(photo) !== page.shown) take(page, photo);
+    explain(page);
   } catch (error) {
     if (page.closed || !(error instanceof Problem)) return;
     if (error.status === 404) showGone(page);
     else if (!page.photo || !error.passing) showGone(page, "The photo cannot be shown", error.sentence);
   }
+}
+
+function take(page, photo) {
+  page.shown = JSON.stringify(photo);
+  page.photo = photo;
+  page.title = nameOf(photo);
+  document.title = `${page.title} · Safelight`;
+  refocus(page.root, () => show(page, photo));
 }
 
 function showGone(page, heading = "There is no such photo", words = "It was deleted, or the key that you are signed in with may not see it.") {
@@ -76,7 +82,7 @@ function crumbs(page) {
 function show(page, photo) {
   const open = new Set([...page.root.querySelectorAll("details[open][data-part]")].map((item) => item.dataset.part));
   put(page.root, crumbs(page), superseded(photo), h("div", { class: "photo-page" }, stage(photo),
-    h("div", { class: "photo-side" }, head(photo, page), why(photo), factsCard(photo), jobsCard(page, photo), storageCard(photo))));
+    h("div", { class: "photo-side" }, head(photo, page), page.reason, factsCard(photo), jobsCard(page, photo), storageCard(photo))));
   for (const part of page.root.querySelectorAll("details[data-part]")) if (open.has(part.dataset.part)) part.open = true;
 }
 
@@ -91,7 +97,7 @@ function stage(photo) {
   if (!large) {
     const developing = photo.status === "processing";
     return h("div", { class: "stage" }, h("div", { class: "empty" }, developing ? h("span", { class: "lamp big" }) : icon("ban"),
-      h("p", {}, developing ? "Developing …" : "There is no preview of this photo.")));
+      h("p", {}, developing ? "There is no preview yet." : "There is no preview of this photo.")));
   }
   const sources = photo.artifacts.filter((item) => item.content_type.startsWith("image/")).map((item) => `${item.url} ${item.width_px}w`);
   return h("div", { class: "stage" }, h("img", { src: large.url, srcset: sources.join(", "), sizes: "(max-width: 1000px) 100vw, 60vw", alt: `Preview of ${nameOf(photo)}`, width: large.width_px, height: large.height_px }));
@@ -122,20 +128,42 @@ async function ask(page, photo) {
 
 // --- why something is missing
 
-function why(photo) {
-  if (photo.status === "rejected") {
-    const { code, detail, processor } = photo.rejection;
-    return notice("bad", "The photo was rejected.", h("p", {}, detail || code), h("p", { class: "hint" }, `${processor ? `Said by ${processor}: ` : ""}`, h("code", {}, code), ". The original is kept as it came; it is not tried again."));
-  }
-  const failed = photo.jobs.filter((job) => job.state === "dead" || job.state === "discarded");
-  if (failed.length) {
-    return failed.map((job) => notice("bad", `${job.processor} ${job.state === "dead" ? "gave up" : "was discarded"} after ${count(job.attempt, "attempt")}.`,
-      h("p", {}, errorText(job.error)), job.error && h("p", {}, h("code", {}, job.error.code)), h("p", { class: "hint" }, "Its attempts are below", may("admin") ? ", and it can be replayed there." : ".")));
-  }
-  const late = photo.jobs.filter((job) => job.state === "ready" && job.error);
-  if (late.length) return late.map((job) => notice("warm", `${job.processor} failed and is tried again.`, h("p", {}, errorText(job.error))));
-  if (!photo.jobs.length) return notice("plain", "No processor watches this place.", h("p", {}, "SAFELIGHT_HOOKS says which buckets and prefixes are processed, and how."));
-  return null;
+/** Whether something of it is missing that people look for. */
+function isLacking(photo) {
+  return !photo.superseded_at && (photo.status !== "ready" || !previewFor(photo, 1200));
+}
+
+/** Say why, as the gateway sees it now; say nothing of a photo that lacks nothing. */
+async function explain(page) {
+  const { photo } = page;
+  const told = isLacking(photo) ? await get("/v1/explain", { photo_id: page.id }).catch(problemOf) : null;
+  if (page.closed || page.photo !== photo) return;
+  if (told instanceof Problem) return tellProblem(page, told);
+  const text = JSON.stringify(told);
+  if (text === page.told) return;
+  page.told = text;
+  if (told && told.verdict !== page.verdict) say(told.summary);
+  page.verdict = told && told.verdict;
+  put(page.reason, told && [verdict(told), hint(told)]);
+}
+
+function problemOf(error) {
+  if (error instanceof Problem) return error;
+  throw error;
+}
+
+function tellProblem(page, problem) {
+  if (page.told) return;  // what was said last still helps
+  put(page.reason, notice("warm", "Why it is so cannot be said now.", h("p", {}, problem.sentence)));
+}
+
+function hint(told) {
+  const text = {
+    dead: `Its attempts are below${may("admin") ? ", and it can be replayed there." : "."}`,
+    rejected: "The original is kept as it came.",
+    ready: "What is done makes no preview.",
+  }[told.verdict];
+  return text && h("p", { class: "hint" }, text);
 }
 
 // --- facts, grouped for people
