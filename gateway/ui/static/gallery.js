@@ -35,10 +35,13 @@ export function open(outlet, _match, url) {
     refresh();
   }
   showFilter();
-  requestAnimationFrame(() => scrollTo(0, scroll));
   const remember = () => { scroll = scrollY; };
-  addEventListener("scroll", remember, { passive: true });
-  return { close: () => removeEventListener("scroll", remember) };
+  // Not before that frame: what the page before has scrolled is told in it, and is not to be remembered here.
+  const frame = requestAnimationFrame(() => {
+    scrollTo(0, scroll);
+    addEventListener("scroll", remember, { passive: true });
+  });
+  return { close: () => { cancelAnimationFrame(frame); removeEventListener("scroll", remember); } };
 }
 
 /** The neighbours of a photo in the list: {before, after}, ids or undefined. */
