@@ -169,10 +169,15 @@ def test_a_photo_is_deleted_after_a_question(stack: Stack, visit: Visits) -> Non
 
 
 def test_coming_back_to_the_gallery_is_coming_back_to_the_place(stack: Stack, visit: Visits) -> None:
-    """Far down in an endless list, a photo is opened and left again: the list is where it was."""
+    """Far down in an endless list, a photo is opened and left again: the list is where it was. Where the first page
+    does not fill the window, the next follows by itself."""
     small = photos.make_jpeg(64, 48)
     for number in range(75):
         stack.api.put("photos", f"many/{number:03}.jpg", small, wait=0)
+    wide = visit("read").page
+    wide.set_viewport_size({"width": 1600, "height": 3000})
+    wide.goto(f"{stack.connection['http_url']}/?bucket=photos&prefix=many/")
+    expect(wide.locator(".tile")).to_have_count(75, timeout=20_000)
     page = visit("read").goto("/?bucket=photos&prefix=many/", "Photos")
     tile = page.get_by_role("link", name=re.compile(r"003\.jpg$"))
     wait_for(

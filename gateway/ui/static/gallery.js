@@ -90,9 +90,10 @@ function build() {
       h("div", {}, h("h1", { tabindex: "-1" }, "Photos"), h("p", { class: refused ? "lead" : "lead with-pointer" }, refused || "Drop photos anywhere on this page, or paste them.")),
       h("div", { class: "actions" }, seeker(), toggle, !refused && [picker, choose])),
     !refused && place.root, filters.root, grid, foot);
-  view = { root, grid, foot, filters, toggle, place, choose, key: session.current.access_key };
   const sentinel = new IntersectionObserver((seen) => seen.some((item) => item.isIntersecting) && more(), { rootMargin: "1200px" });
-  sentinel.observe(foot);
+  const watch = () => { sentinel.unobserve(foot); sentinel.observe(foot); };  // anew: it tells changes alone
+  view = { root, grid, foot, filters, toggle, place, choose, watch, key: session.current.access_key };
+  watch();
 }
 
 /** The way to ask after a photo that is not here. */
@@ -224,6 +225,7 @@ async function more() {
     cursor = page.next_cursor;
     state = cursor ? "idle" : "ended";
     showState();
+    view.watch();  // its end may be in sight still
   } catch (error) {
     if (mine !== generation || !(error instanceof Problem)) return;
     state = "failed";
