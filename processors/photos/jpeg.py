@@ -13,7 +13,9 @@ from processors.photos.headers import Header
 from processors.photos.window import Window
 
 _MAX_SEGMENTS: Final = 20_000
-_MARKER: Final = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # not stuffing (00), not a restart (D0-D7)
+# Not stuffing (00), not a restart (D0-D7). One FF: with FF+ a run of fill bytes that ends otherwise is read anew from
+# each of its bytes.
+_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _SOF_DECODABLE: Final = (0xC0, 0xC1, 0xC2)
 _SOF_OTHER: Final = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _SOI, _EOI, _SOS, _APP1, _APP2, _TEM = 0xD8, 0xD9, 0xDA, 0xE1, 0xE2, 0x01
