@@ -45,6 +45,8 @@ class Limits:
     max_exif_bytes: int = 1 << 20
     max_icc_bytes: int = 4 << 20
     max_jpeg_scans: int = 64
+    max_frames: int = 10_000  # of an animation, pages of a TIFF; only the first is ever decoded
+    max_text_bytes: int = 4 << 20  # all texts of a PNG together, as stored: deflated ones are not inflated
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,14 @@ class JobSettings:
     max_side_px: int = field(
         default=20_000, metadata=setting("Photos with a longer side are rejected.", minimum=1, maximum=65_500)
     )
+    max_frames: int = field(
+        default=10_000,
+        metadata=setting(
+            "Animations of more frames and TIFFs of more pages are rejected, though only the first is shown.",
+            minimum=1,
+            maximum=1_000_000,
+        ),
+    )
     presets: tuple[Preset, ...] = field(
         default=DEFAULT_PRESETS,
         metadata=setting("Previews to make, as name:max side in px:webp or jpeg:quality, separated by commas."),
@@ -112,7 +120,8 @@ class JobSettings:
 
     @property
     def options(self) -> Options:
-        return Options(presets=self.presets, limits=Limits(max_pixels=self.max_pixels, max_side_px=self.max_side_px))
+        limits = Limits(max_pixels=self.max_pixels, max_side_px=self.max_side_px, max_frames=self.max_frames)
+        return Options(presets=self.presets, limits=limits)
 
     def options_for(self, bucket: str, key: str) -> Options:
         """What processors may see of the configuration there: of the presets those that its hook names. Where nobody

@@ -46,8 +46,10 @@ CODES: Final[dict[str, str]] = {
     "too_many_pixels": "The image has more pixels than are allowed.",
     "side_too_long": "The image is wider or higher than is allowed.",
     "too_many_scans": "The JPEG has more scans than any camera or program writes.",
+    "too_many_frames": "The file has more frames or pages than are allowed.",
+    "too_many_samples": "The image has more samples per pixel, or more bits per sample, than can be decoded.",
     "too_many_parts": "The file is split into more segments, chunks or boxes than any program writes.",
-    "metadata_too_large": "The file's EXIF block or colour profile is larger than is allowed.",
+    "metadata_too_large": "The file's EXIF block, colour profile or texts are larger than is allowed.",
 }
 
 _SIGNATURES: Final = (

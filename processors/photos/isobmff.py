@@ -1,7 +1,7 @@
 """Walks the boxes of a HEIC, HEIF or AVIF file: size of the primary image, where its EXIF is, profile size.
 
-Only the `meta` box is read, whole but bounded; nothing is decoded. Image sequences without a still image
-are refused.
+Only the `meta` box is read, whole but bounded, and each box within it to its own end; nothing is decoded. Image
+sequences without a still image are refused.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from processors.contract import Source
+from processors.contract import Limits, Source
 from processors.photos.formats import Format, rejection
-from processors.photos.headers import Header, bare_exif
+from processors.photos.headers import Header, admit_size, bare_exif
 from processors.photos.window import Window
 
 _MAX_BOXES: Final = 4_096
@@ -38,7 +38,7 @@ class Extent:
     size: int
 
 
-def read(window: Window, found: Format, max_exif_bytes: int) -> Header:
+def read(window: Window, found: Format, limits: Limits) -> Header:
     """The header. Raises as headers.read_header does."""
     meta = _meta(window)
     if window.complete:
@@ -46,10 +46,10 @@ def read(window: Window, found: Format, max_exif_bytes: int) -> Header:
     boxes = {box.kind: box for box in _boxes(meta, 4, meta.end)}
     if b"pitm" not in boxes or b"iprp" not in boxes:
         raise rejection("malformed")
-    pitm = boxes[b"pitm"]
-    primary = meta.number(pitm.start + 4, 2 if meta.number(pitm.start, 1) == 0 else 4)
-    width, height, icc_bytes = _properties(meta, boxes[b"iprp"], primary)
-    exif, exif_bytes = _exif(window, meta, boxes, max_exif_bytes)
+    pitm = _inside(meta, boxes[b"pitm"])
+    primary = pitm.number(4, 2 if pitm.number(0, 1) == 0 else 4)
+    width, height, icc_bytes = _properties(meta, boxes[b"iprp"], primary, limits)
+    exif, exif_bytes = _exif(window, meta, boxes, limits.max_exif_bytes)
     return Header(
         format=found,
         width_px=width,
@@ -89,38 +89,52 @@ def _boxes(window: Window, start: int, end: int) -> Iterator[Box]:
     raise rejection("too_many_parts")
 
 
-def _properties(meta: Window, iprp: Box, primary: int) -> tuple[int, int, int]:
-    """Width, height and profile size of the primary item."""
+def _properties(meta: Window, iprp: Box, primary: int, limits: Limits) -> tuple[int, int, int]:
+    """Width, height and profile size of the primary item. No other image, such as a tile of it, may be larger than the
+    limits either.
+    """
     properties: list[Box] = []
     indexes: list[int] = []
+    items = 0
     for box in _boxes(meta, iprp.start, iprp.end):
         if box.kind == b"ipco":
+            if properties:
+                raise rejection("malformed")
             properties = list(_boxes(meta, box.start, box.end))
+            for image in properties:
+                if image.kind == b"ispe":
+                    admit_size(*_size(_inside(meta, image)), limits)
         elif box.kind == b"ipma":
-            indexes += _associations(meta, box, primary)
+            ipma = _inside(meta, box)
+            items = _admit_items(items + ipma.number(4, 4))
+            indexes += _associations(ipma, primary)
     width = height = icc_bytes = 0
-    for index in indexes:
+    for index in indexes[: _admit_items(len(indexes))]:
         if not 1 <= index <= len(properties):
             continue
-        box = properties[index - 1]
+        box, payload = properties[index - 1], _inside(meta, properties[index - 1])
         if box.kind == b"ispe":
-            width, height = meta.number(box.start + 4, 4), meta.number(box.start + 8, 4)
-        elif box.kind == b"colr" and meta.read(box.start, 4) in (b"prof", b"rICC"):
-            icc_bytes = box.end - box.start - 4
+            width, height = _size(payload)
+        elif box.kind == b"colr" and payload.read(0, 4) in (b"prof", b"rICC"):
+            icc_bytes = payload.end - 4
     return width, height, icc_bytes
 
 
-def _associations(meta: Window, ipma: Box, primary: int) -> list[int]:
+def _size(ispe: Window) -> tuple[int, int]:
+    return ispe.number(4, 4), ispe.number(8, 4)
+
+
+def _associations(ipma: Window, primary: int) -> list[int]:
     """The numbers, from 1, of the properties that belong to the primary item."""
-    version, wide = meta.number(ipma.start, 1), meta.number(ipma.start + 3, 1) & 1
+    version, wide = ipma.number(0, 1), ipma.number(3, 1) & 1
     id_bytes, step = (2 if version == 0 else 4), (2 if wide else 1)
-    position = ipma.start + 8
-    for _ in range(_items(meta.number(ipma.start + 4, 4))):
-        item, count = meta.number(position, id_bytes), meta.number(position + id_bytes, 1)
+    position = 8
+    for _ in range(ipma.number(4, 4)):
+        item, count = ipma.number(position, id_bytes), ipma.number(position + id_bytes, 1)
         position += id_bytes + 1
         if item == primary:
             mask = 0x7FFF if wide else 0x7F
-            return [meta.number(position + step * n, step) & mask for n in range(count)]
+            return [ipma.number(position + step * n, step) & mask for n in range(count)]
         position += step * count
     return []
 
@@ -130,7 +144,7 @@ def _exif(window: Window, meta: Window, boxes: dict[bytes, Box], max_exif_bytes:
     if b"iinf" not in boxes or b"iloc" not in boxes:
         return None, 0
     item = _exif_item(meta, boxes[b"iinf"])
-    extent = _extent(meta, boxes[b"iloc"], item) if item is not None else None
+    extent = _extent(_inside(meta, boxes[b"iloc"]), item) if item is not None else None
     if extent is None or extent.method > 1 or extent.size < 8:
         return None, 0
     if extent.size > max_exif_bytes:
@@ -138,45 +152,50 @@ def _exif(window: Window, meta: Window, boxes: dict[bytes, Box], max_exif_bytes:
     if extent.method == 0:
         data = window.read(extent.offset, extent.size)
     elif b"idat" in boxes:
-        data = meta.read(boxes[b"idat"].start + extent.offset, extent.size)
+        data = _inside(meta, boxes[b"idat"]).read(extent.offset, extent.size)
     else:
         return None, 0
     return bare_exif(data[4 + int.from_bytes(data[:4], "big") :]) or None, extent.size
 
 
 def _exif_item(meta: Window, iinf: Box) -> int | None:
-    start = iinf.start + (6 if meta.number(iinf.start, 1) == 0 else 8)
+    start = iinf.start + (6 if _inside(meta, iinf).number(0, 1) == 0 else 8)
     for box in _boxes(meta, start, iinf.end):
-        version = meta.number(box.start, 1)
+        infe = _inside(meta, box)
+        version = infe.number(0, 1) if box.kind == b"infe" else 0
         id_bytes = 2 if version == 2 else 4
-        if box.kind == b"infe" and version in (2, 3) and meta.read(box.start + 4 + id_bytes + 2, 4) == b"Exif":
-            return meta.number(box.start + 4, id_bytes)
+        if version in (2, 3) and infe.read(4 + id_bytes + 2, 4) == b"Exif":
+            return infe.number(4, id_bytes)
     return None
 
 
-def _extent(meta: Window, iloc: Box, wanted: int) -> Extent | None:
+def _extent(iloc: Window, wanted: int) -> Extent | None:
     """The item's first extent. Later extents, which no camera writes for EXIF, are not followed."""
-    version = meta.number(iloc.start, 1)
-    sizes = meta.number(iloc.start + 4, 2)
+    version, sizes = iloc.number(0, 1), iloc.number(4, 2)
     offset_bytes, length_bytes, base_bytes = sizes >> 12 & 15, sizes >> 8 & 15, sizes >> 4 & 15
     index_bytes = sizes & 15 if version in (1, 2) else 0
     id_bytes = 4 if version == 2 else 2
-    position = iloc.start + 6 + id_bytes
-    for _ in range(_items(meta.number(iloc.start + 6, id_bytes))):
-        item, position = meta.number(position, id_bytes), position + id_bytes
-        method = meta.number(position, 2) & 15 if version in (1, 2) else 0
+    position = 6 + id_bytes
+    for _ in range(_admit_items(iloc.number(6, id_bytes))):
+        item, position = iloc.number(position, id_bytes), position + id_bytes
+        method = iloc.number(position, 2) & 15 if version in (1, 2) else 0
         position += (2 if version in (1, 2) else 0) + 2
-        base, count = meta.number(position, base_bytes), meta.number(position + base_bytes, 2)
+        base, count = iloc.number(position, base_bytes), iloc.number(position + base_bytes, 2)
         position += base_bytes + 2
         if item == wanted and count:
             at = position + index_bytes
-            offset = base + meta.number(at, offset_bytes)
-            return Extent(method=method, offset=offset, size=meta.number(at + offset_bytes, length_bytes))
+            offset = base + iloc.number(at, offset_bytes)
+            return Extent(method=method, offset=offset, size=iloc.number(at + offset_bytes, length_bytes))
         position += count * (index_bytes + offset_bytes + length_bytes)
     return None
 
 
-def _items(count: int) -> int:
+def _inside(meta: Window, box: Box) -> Window:
+    """The payload of a box alone: what it says is there must be there, not in the box after it."""
+    return Window(Source(data=meta.view[box.start : box.end], size_bytes=box.end - box.start))
+
+
+def _admit_items(count: int) -> int:
     if count > _MAX_ITEMS:
         raise rejection("too_many_parts")
     return count

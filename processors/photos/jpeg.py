@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from processors.contract import Limits
 from processors.photos.formats import Format, rejection
 from processors.photos.headers import Header
 from processors.photos.window import Window
@@ -23,14 +24,14 @@ _EXIF: Final = b"Exif\0\0"
 _ICC: Final = b"ICC_PROFILE\0"
 
 
-def read(window: Window, found: Format, max_exif_bytes: int) -> Header:
+def read(window: Window, found: Format, limits: Limits) -> Header:
     """The header, from the start of the file to its first scan. Raises as headers.read_header does."""
     width = height = icc_bytes = exif_bytes = 0
     exif: bytes | None = None
     for marker, offset, size in _segments(window):
         if marker == _APP1 and exif is None and size > 6 and window.read(offset, 6) == _EXIF:
             exif_bytes = size - 6
-            exif = window.read(offset + 6, exif_bytes) if exif_bytes <= max_exif_bytes else b""
+            exif = window.read(offset + 6, exif_bytes) if exif_bytes <= limits.max_exif_bytes else b""
         elif marker == _APP2 and size > 14 and window.read(offset, 12) == _ICC:
             icc_bytes += size - 14
         elif marker in _SOF_OTHER:

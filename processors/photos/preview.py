@@ -13,7 +13,7 @@ import pyvips
 
 from processors.contract import Artifact, Limits, Options, Outcome, Preset, Source
 from processors.photos.formats import rejection
-from processors.photos.headers import Header, admit_size, read_header
+from processors.photos.headers import Header, admit_samples, admit_size, read_header
 from processors.photos.jpeg import count_scans
 from processors.photos.window import Window
 
@@ -22,6 +22,7 @@ pyvips.cache_set_max(0)  # a child never sees the same photo twice
 pyvips.concurrency_set(1)
 
 _THROUGH_LIBHEIF: Final = ("heic", "heif")
+_SAMPLE_BYTES: Final = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8}
 _WHITE: Final = 255
 _SIGNS_OF_FULL_MEMORY: Final = (
     "out of memory",
@@ -63,6 +64,7 @@ def _decode(source: Source, header: Header, max_side_px: int, limits: Limits) ->
     data = bytes(source.data)  # libvips takes no memoryview; bytes stay the same object
     stated = pyvips.Image.new_from_buffer(data, "", access="sequential")
     admit_size(stated.width, stated.height, limits)  # libvips may see another size than the header reader
+    admit_samples(stated.width, stated.height, stated.bands, _SAMPLE_BYTES.get(stated.format, 16), limits)
     if header.format.name == "jpeg":
         shrink = _shrink_on_load(max(stated.width, stated.height), max_side_px)
         # Every damage, even a missing half, is only a warning to libjpeg.
@@ -159,6 +161,8 @@ def _encode(image: Any, preset: Preset) -> Artifact:
 def _translated(error: Exception) -> Exception:
     """libvips and libheif tell their errors apart only by their text."""
     text = str(error).lower()
+    if "security limit" in text:  # libheif's, from the size that the file states: says "memory allocation error" too
+        return rejection("malformed", "Its image is not of the size that it states.")
     if any(sign in text for sign in _SIGNS_OF_FULL_MEMORY):
         return MemoryError()
     if any(sign in text for sign in _SIGNS_OF_TRUNCATION):

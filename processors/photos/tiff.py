@@ -1,4 +1,5 @@
-"""Reads a TIFF's first directory, and judges whether a TIFF structure is safe to hand to an EXIF reader.
+"""Reads a TIFF's first directory, counts its pages, and judges whether a TIFF structure is safe to hand to an EXIF
+reader.
 
 EXIF blocks are TIFF structures too, so `is_sound` serves every format. No pixel and no tag value is read
 here.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Literal
 
+from processors.contract import Limits
 from processors.photos.formats import Format, rejection
 from processors.photos.headers import Header
 from processors.photos.window import Window
@@ -24,11 +26,10 @@ Order = Literal["little", "big"]
 Entry = tuple[int, int, int, bytes]  # tag, type, count, the four bytes of value or offset
 
 
-def read(window: Window, found: Format, max_exif_bytes: int) -> Header:
+def read(window: Window, found: Format, limits: Limits) -> Header:
     """The header; its `exif` is the whole file, so a head is never enough. Raises as headers.read_header
     does.
     """
-    del max_exif_bytes  # directories are spread over the file: no block to measure
     if not window.complete:
         window.read(len(window.view), 1)  # raises Incomplete, or `truncated` where there is nothing more
     order: Order = "little" if window.view[0] == 0x49 else "big"
@@ -44,6 +45,7 @@ def read(window: Window, found: Format, max_exif_bytes: int) -> Header:
         height_px=values.get(_HEIGHT, 0),
         exif=window.view,
         icc_bytes=values.get(_ICC, 0),
+        frames=_count_pages(window, order, limits.max_frames),
     )
 
 
@@ -68,6 +70,15 @@ def is_sound(window: Window) -> bool:
         if on_chain:
             chain = _next_directory(window, offset + 2 + 12 * len(entries), order)
     return True
+
+
+def _count_pages(window: Window, order: Order, most: int) -> int:
+    """The directories of the chain, or most + 1. Where it leaves the file or runs in a circle, it ends."""
+    offset, seen = window.number(4, 4, order), set[int]()
+    while offset and offset not in seen and offset + 2 <= window.end and len(seen) <= most:
+        seen.add(offset)
+        offset = _next_directory(window, offset + 2 + 12 * window.number(offset, 2, order), order)
+    return len(seen)
 
 
 def _entries(window: Window, offset: int, order: Order) -> Iterator[Entry]:

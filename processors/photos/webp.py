@@ -1,9 +1,13 @@
-"""Walks a WebP's RIFF chunks: canvas size, EXIF, profile size, and whether the file is as long as it says."""
+"""Walks a WebP's RIFF chunks: canvas size, EXIF, profile size, frames, and whether the file is
+as long as it says.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
+from processors.contract import Limits
 from processors.photos.formats import Format, rejection
 from processors.photos.headers import Header, bare_exif
 from processors.photos.window import Window
@@ -12,7 +16,7 @@ _MAX_CHUNKS: Final = 100_000
 _HAS_EXIF: Final = 0x08
 
 
-def read(window: Window, found: Format, max_exif_bytes: int) -> Header:
+def read(window: Window, found: Format, limits: Limits) -> Header:
     """The header. EXIF comes last in a WebP: a head is enough only where the flags deny any. Raises as
     read_header.
     """
@@ -21,17 +25,10 @@ def read(window: Window, found: Format, max_exif_bytes: int) -> Header:
         raise rejection("truncated")
     first = window.read(12, 4)
     width, height = _size(window, first)
-    extended = first == b"VP8X"
-    wants_exif = extended and (window.complete or bool(window.number(20, 1) & _HAS_EXIF))
-    exif, exif_bytes, icc_bytes = _metadata(window, end, max_exif_bytes) if wants_exif else (None, 0, 0)
-    return Header(
-        format=found,
-        width_px=width,
-        height_px=height,
-        exif=exif,
-        exif_bytes=exif_bytes,
-        icc_bytes=icc_bytes,
-    )
+    header = Header(format=found, width_px=width, height_px=height)
+    if first == b"VP8X" and (window.complete or window.number(20, 1) & _HAS_EXIF):
+        return _walk(window, header, end, limits)
+    return header
 
 
 def _size(window: Window, first: bytes) -> tuple[int, int]:
@@ -45,16 +42,21 @@ def _size(window: Window, first: bytes) -> tuple[int, int]:
     raise rejection("malformed")
 
 
-def _metadata(window: Window, end: int, max_exif_bytes: int) -> tuple[bytes | None, int, int]:
-    icc_bytes, position = 0, 12
+def _walk(window: Window, header: Header, end: int, limits: Limits) -> Header:
+    """The header with what the chunks say: up to EXIF on a head, to the end of the whole file."""
+    exif: bytes | None = None
+    exif_bytes = icc_bytes = frames = 0
+    position = 12
     for _ in range(_MAX_CHUNKS):
-        if position + 8 > end:
-            return None, 0, icc_bytes
+        if position + 8 > end or frames > limits.max_frames or (exif_bytes and not window.complete):
+            return replace(header, exif=exif, exif_bytes=exif_bytes, icc_bytes=icc_bytes, frames=frames)
         kind, size = window.read(position, 4), window.number(position + 4, 4, "little")
         if kind == b"ICCP":
             icc_bytes = size
-        if kind == b"EXIF":
-            block = bare_exif(window.read(position + 8, size)) if size <= max_exif_bytes else None
-            return block, size, icc_bytes
+        elif kind == b"ANMF":
+            frames += 1
+        elif kind == b"EXIF" and not exif_bytes:
+            exif_bytes = size
+            exif = bare_exif(window.read(position + 8, size)) if size <= limits.max_exif_bytes else None
         position += 8 + size + (size & 1)
     raise rejection("too_many_parts")

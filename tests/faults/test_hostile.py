@@ -21,6 +21,7 @@ from tests.faults.harness.programs import Program, thaw
 from tests.faults.harness.rates import Rate
 from tests.faults.harness.stack import Stack
 from tests.faults.harness.waiting import until
+from tests.hostile_structures import structures
 
 OpenLedger = Callable[..., Ledger]
 WALL_SECONDS = 15
@@ -36,7 +37,7 @@ VERDICTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "text_bomb": (hostile_photos.text_bomb, "ready"),
     "profile_bomb": (lambda: hostile_photos.text_bomb(b"iCCP"), "ready"),
     "exif_bomb": (hostile_photos.exif_bomb, "ready"),
-    "many_frames": (hostile_photos.many_frames_gif, "ready"),
+    "many_frames": (hostile_photos.many_frames_gif, "too_many_frames"),
     "rgba16_near_the_limit": (hostile_photos.rgba16_near_the_limit, "ready"),
     "pixel_bomb": (hostile_photos.pixel_bomb, "side_too_long"),
     "scan_bomb": (lambda: hostile_photos.scan_bomb(3_000, 6_000), "too_many_scans"),
@@ -44,6 +45,10 @@ VERDICTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "huge_tiff_counts": (hostile_photos.tiff_of_huge_counts, "malformed"),
     "lying_heic": (hostile_photos.heic_that_lies, "metadata_too_large"),
     "truncated": (lambda: hostile_photos.rgba16_near_the_limit()[:5000], "truncated"),
+    **{
+        name.replace(" ", "_"): (make, "ready" if verdict == "read" else verdict)
+        for name, (make, verdict) in structures().items()
+    },
 }
 
 

@@ -20,6 +20,7 @@ from processors.contract import Options, Preset, Unprocessable
 from processors.photos import formats
 from processors.sandbox.pool import ChildCrashed, ProcessorFailed, Sandbox
 from tests import hostile_photos
+from tests.hostile_structures import structures
 from tests.unit.sandbox.pools import OPTIONS, assert_usable, gone, sandbox, source
 
 
@@ -143,13 +144,14 @@ HOSTILE_FILES = {
     "text bomb": (hostile_photos.text_bomb, "read"),
     "profile bomb": (lambda: hostile_photos.text_bomb(b"iCCP"), "read"),
     "exif bomb": (hostile_photos.exif_bomb, "read"),
-    "many frames": (hostile_photos.many_frames_gif, "read"),
+    "many frames": (hostile_photos.many_frames_gif, "too_many_frames"),
     "rgba16 near the limit": (hostile_photos.rgba16_near_the_limit, "read"),
     "pixel bomb": (hostile_photos.pixel_bomb, "side_too_long"),
     "scan bomb": (lambda: hostile_photos.scan_bomb(3_000, 6_000), "too_many_scans"),
     "circular tiff": (hostile_photos.circular_tiff, "malformed"),
     "huge tiff counts": (hostile_photos.tiff_of_huge_counts, "malformed"),
     "lying heic": (hostile_photos.heic_that_lies, "metadata_too_large"),
+    **structures(),
 }
 
 

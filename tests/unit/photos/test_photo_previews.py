@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 from processors.contract import Limits, Options, Preset, Source, Unprocessable
 from processors.photos import preview
 from tests import hostile_photos, photos
+from tests.hostile_structures import structures
 from tests.photos import Exif, Gps
 
 SMALL = Preset(name="small", max_side_px=160, format="webp", quality=90)
@@ -242,3 +243,15 @@ def test_a_lying_header_does_not_open_the_door() -> None:
     with pytest.raises(Unprocessable) as caught:
         render(lying, limits=Limits(max_pixels=10_000))
     assert caught.value.code in ("too_many_pixels", "malformed", "truncated")
+
+
+@pytest.mark.parametrize("name", structures())
+@pytest.mark.timeout(10)
+def test_structures_that_multiply_or_lie_are_refused_before_the_decode(name: str) -> None:
+    """Each hostile structure is refused by its code, and its ordinary like gets a preview, in a moment."""
+    make, expected = structures()[name]
+    data = make()
+    if expected == "read":
+        assert render(data)
+    else:
+        assert code_of(data) == expected
