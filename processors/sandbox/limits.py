@@ -1,9 +1,9 @@
 """What a child gives up before it meets a stranger's bytes: memory, files, network, other processes, its
 afterlife.
 
-Resource limits, dying with the parent and no-new-privileges must hold, or OSError is raised. The namespaces
-and Landlock are best effort, because not every kernel or container allows them without root; `confine` says
-what holds. Linux only, standard library only.
+Resource limits, dying with the parent and no-new-privileges must hold, or OSError is raised. The namespaces, Landlock
+and the filter of system calls are best effort, because not every kernel or container allows them without root;
+`confine` says what holds. Linux only, standard library only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import signal
 import struct
 import sys
 from typing import Final
+
+from processors.sandbox.syscalls import forbid_processes
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
@@ -41,7 +43,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def confine(*, memory_bytes: int, parent_pid: int) -> dict[str, int | bool]:
     """Apply everything to this process, once, after its imports and while it has one thread.
 
-    Returns what the best-effort layers reached: `network_namespace`, and `landlock` as the kernel's ABI or 0.
+    Returns what the best-effort layers reached: `network_namespace`, `landlock` as the kernel's ABI or 0, and
+    `process_filter`.
     Raises OSError where a limit that must hold does not, SystemExit where the parent has gone meanwhile.
     """
     network = _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) == 0
@@ -58,7 +61,7 @@ def confine(*, memory_bytes: int, parent_pid: int) -> dict[str, int | bool]:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (most, most))
-    return {"network_namespace": network, "landlock": landlock}
+    return {"network_namespace": network, "landlock": landlock, "process_filter": forbid_processes()}
 
 
 def allow_cpu_seconds(seconds: float) -> None:

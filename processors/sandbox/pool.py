@@ -85,7 +85,7 @@ class Sandbox:
     @property
     def confinement(self) -> dict[str, object]:
         """What the children's best-effort isolation reached: `network_namespace` (bool), `landlock` (ABI or
-        0).
+        0), `process_filter` (bool).
         """
         return next((child.confinement for child in self._children if child.confinement), {})
 
@@ -169,16 +169,18 @@ class Sandbox:
 
     async def _start_again(self, old: Child | None, after_seconds: float) -> None:
         await asyncio.sleep(after_seconds)
-        if old is not None:
-            await old.gone()
-            self._children.discard(old)
         try:
+            if old is not None:
+                await old.gone()
+                self._children.discard(old)
             self._idle.put_nowait(await self._start())
-        except ProcessorFailed as failure:
+        except Exception as error:  # whatever it was: a slot with nothing in it would be lost for good
+            failure = _not_started(error)
             log.error(  # noqa: TRY400  a trace of our own start says nothing
                 "sandbox.child_not_started",
                 message="A child could not be started; the next photo sets off another try.",
                 problem=failure.trace,
+                exc_info=failure is not error,
             )
             self._idle.put_nowait(failure)
 
@@ -191,6 +193,12 @@ class Sandbox:
 
 def _closed() -> ProcessorFailed:
     return ProcessorFailed("SandboxClosed", "the sandbox is closed")
+
+
+def _not_started(error: Exception) -> ProcessorFailed:
+    if isinstance(error, ProcessorFailed):
+        return error
+    return ProcessorFailed("ChildNotStarted", f"{type(error).__name__}: {error}")
 
 
 def _outcome(reply: Reply, blobs: list[bytes]) -> Outcome:

@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 START_SECONDS: Final = 20.0  # a cold disk and a busy machine; 0.3 s is usual
 _WRITE_BYTES: Final = 1 << 20  # a pipe's transport copies what it cannot write at once
 _EXIT_SECONDS: Final = 5.0
+_BEST_EFFORT: Final = ("network_namespace", "landlock", "process_filter")
 _STDERR_LINES: Final = 20
 _STDERR_BYTES: Final = 2_048
 
@@ -70,6 +71,7 @@ class Child:
         self.confinement: dict[str, Any] = {}
         self._stdin, self._stdout = process.stdin, process.stdout
         self._stderr_task = asyncio.create_task(self._log_stderr())
+        self._killed = False
 
     @property
     def alive(self) -> bool:
@@ -100,10 +102,13 @@ class Child:
         header = frames.parse(await self._receive_header())
         if header.get("ready") is not True:
             raise ProtocolError("no ready frame")
-        self.confinement = {name: header.get(name) for name in ("network_namespace", "landlock")}
+        self.confinement = {name: header.get(name) for name in _BEST_EFFORT}
 
     def kill(self) -> None:
-        """SIGKILL for the child and all that it started. Safe to call twice."""
+        """SIGKILL for the child and all that it started, however it ended. Safe to call twice."""
+        if not self.alive and (self._killed or self.confinement.get("process_filter")):
+            return  # nothing of it is left, and its number may be a stranger's by now
+        self._killed = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):

@@ -131,8 +131,21 @@ async def test_what_a_taken_over_child_can_still_do(pool: Sandbox) -> None:
     assert isinstance(landlock, int)
     if landlock:
         assert (facts["write"], facts["read_etc"]) == ("PermissionError", "PermissionError")
+        assert (facts["read_parent"], facts["read_parent_memory"]) == ("PermissionError", "PermissionError")
     if landlock >= 6:
         assert facts["signal_parent"] == "PermissionError"
+
+
+@pytest.mark.parametrize("processor", ["fork", "fork-away"])
+async def test_a_child_starts_no_other_process(pool: Sandbox, processor: str) -> None:
+    """A child cannot fork, so that nothing of it outlives its kill, not even in a session of its own; it goes on."""
+    if not pool.confinement["process_filter"]:
+        pytest.skip("this kernel has no filter of system calls")
+    (before,) = pool.child_pids
+    with pytest.raises(ProcessorFailed) as failed:
+        await pool.run(processor, source(), OPTIONS)
+    assert failed.value.kind == "PermissionError"
+    assert await assert_usable(pool) == before
 
 
 async def test_the_real_processors_run_in_the_child(pool: Sandbox) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -66,6 +67,14 @@ def _fork(source: Source, options: Options) -> Outcome:
     raise AssertionError("unreachable")
 
 
+def _fork_away(source: Source, options: Options) -> Outcome:
+    """A grandchild in a session of its own, which no signal to the child's process group reaches."""
+    if os.fork() == 0:
+        os.setsid()
+        signal.pause()
+    return Outcome(facts={})
+
+
 def _raw(payload: bytes) -> Callable[[Source, Options], Outcome]:
     """Writes to every descriptor that may be the answers' pipe, then stays."""
 
@@ -116,12 +125,22 @@ def _probe(source: Source, options: Options) -> Outcome:
             "read_etc": _tries(lambda: os.close(os.open("/etc/passwd", os.O_RDONLY))),
             "connect": _tries(lambda: socket.create_connection(("127.0.0.1", source.size_bytes), 1).close()),
             "signal_parent": _tries(lambda: os.kill(os.getppid(), 0)),
+            "read_parent": _tries(lambda: os.close(os.open(f"/proc/{os.getppid()}/environ", os.O_RDONLY))),
+            "read_parent_memory": _tries(_read_parent_memory),
             "core": _limit("RLIMIT_CORE"),
             "file_size": _limit("RLIMIT_FSIZE"),
             "open_files": _limit("RLIMIT_NOFILE"),
             "no_new_privileges": ctypes.CDLL(None).prctl(39, 0, 0, 0, 0),
         }
     )
+
+
+def _read_parent_memory() -> None:
+    """By process_vm_readv. Where the kernel lets it, the address alone may be wrong."""
+    libc, buffer = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(8)
+    place = struct.pack("@PN", ctypes.addressof(buffer), 8)
+    if libc.process_vm_readv(os.getppid(), place, 1, place, 1, 0) < 0 and ctypes.get_errno() != errno.EFAULT:
+        raise OSError(ctypes.get_errno(), "process_vm_readv")
 
 
 def _sleep_as_told(source: Source, options: Options) -> Outcome:
@@ -161,6 +180,7 @@ PROCESSORS = tuple(
         "spin": _spin,
         "hang": _hang,
         "fork": _fork,
+        "fork-away": _fork_away,
         "junk": _raw(b"\0\0\0\x10" + b"junk" * 4),
         "huge": _raw(b"\xff\xff\xff\xff"),
         "lie": _raw(b'\0\0\0\x2b{"verdict":"unprocessable","code":"../etc"}'),
