@@ -7,9 +7,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import aiohttp
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 
 from gateway.context import Context
 from gateway.errors import Problem
@@ -19,12 +20,11 @@ from processors.photos import formats
 from processors.photos.formats import Format
 from storage import failpoints
 
-_FIELD_BYTES = 64 << 10
 _PIECE_BYTES = 256 << 10
-_FORM_PIECE_BYTES = 8 << 10
 _GRACE_SECONDS = 10.0  # before the minimum rate is asked for
 
 
+T = TypeVar("T")
 Read = Callable[[int], Awaitable[bytes]]
 
 
@@ -52,33 +52,23 @@ async def open_photo(read: Read, context: Context) -> PhotoBody:
     return PhotoBody(format=found, pieces=guarded.pieces(head))
 
 
-async def drain_field(part: BodyPartReader) -> None:
-    """Pass over a form's field that is no file. Raises Problem invalid_form where it is long."""
-    size_bytes = 0
-    while piece := await part.read_chunk(_FIELD_BYTES):
-        size_bytes += len(piece)
-        if size_bytes > _FIELD_BYTES:
-            raise Problem("invalid_form", f"A field that is no file has at most {_FIELD_BYTES} bytes.")
-
-
-async def drain_rest(part: BodyPartReader, context: Context) -> None:
-    """Pass over what is left of a file that was refused."""
-
-    guarded = _Guarded(part_reader(part), context)
+async def drain(read: Read, context: Context) -> None:
+    """Pass over what is left of a body, within the limits of a photo."""
+    guarded = _Guarded(read, context)
     while await guarded.read(_PIECE_BYTES):
         pass
 
 
-def part_reader(part: BodyPartReader) -> Read:
-    """Reads a file of a form. aiohttp wants room for a boundary, so a piece may be larger than asked for."""
-
-    async def read(size_bytes: int) -> bytes:
-        piece = bytes(await part.read_chunk(max(size_bytes, _FORM_PIECE_BYTES)))
-        if not piece and not part.at_eof():  # the body ended, but not with a boundary
-            raise Problem("body_cut_short", "The form lacks its last boundary. Send it again.")
-        return piece
-
-    return read
+async def in_time(arriving: Awaitable[T], seconds: float) -> T:
+    """What the client is about to send. aiohttp itself waits for it without end. Raises Problem body_timeout,
+    body_cut_short."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await arriving
+    except TimeoutError:
+        raise _too_slow() from None
+    except (aiohttp.ClientError, ConnectionError, web.RequestPayloadError):
+        raise Problem("body_cut_short", "Nothing was stored. Send it again.") from None
 
 
 def check_encoding(request: web.Request) -> None:
@@ -107,13 +97,7 @@ class _Guarded:
     async def read(self, size_bytes: int) -> bytes:
         """At most so many bytes, b"" at the end."""
         settings, asked_at = self._settings, time.monotonic()
-        try:
-            async with asyncio.timeout(settings.chunk_timeout_seconds):
-                piece = await self._read(size_bytes)
-        except TimeoutError:
-            raise _too_slow() from None
-        except (aiohttp.ClientError, ConnectionError, web.RequestPayloadError):
-            raise Problem("body_cut_short", "Nothing was stored. Send it again.") from None
+        piece = await in_time(self._read(size_bytes), settings.chunk_timeout_seconds)
         self._waited_seconds += time.monotonic() - asked_at
         self._size_bytes += len(piece)
         if self._size_bytes > settings.max_upload_bytes:

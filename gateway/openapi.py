@@ -196,6 +196,8 @@ def _problem_statuses(route: Route) -> list[int]:
         statuses |= {401, 403, 429, 503}
     if route.query or route.body or route.request_headers:
         statuses |= {422}
+    if route.body:
+        statuses |= {408}
     return sorted(statuses - set(route.answers))
 
 

@@ -13,6 +13,7 @@ from aiohttp import web
 from marshmallow import Schema
 from webargs.aiohttpparser import AIOHTTPParser
 
+from gateway import bodies
 from gateway.auth import Principal, Scope
 from gateway.context import CONTEXT, Context
 from gateway.errors import Problem
@@ -111,11 +112,18 @@ def bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]
                 raise _limited(principal)
             await context.limits.take(principal.access_key)
         query = await _PARSER.parse(query_schema, request, location="query") if query_schema else {}
-        body = await _PARSER.parse(body_schema, request, location="json") if body_schema else {}
+        body = await _parse_json(body_schema, request, context) if body_schema else {}
         return await route.handler(Call(request=request, context=context, principal=principal, query=query, body=body))
 
     handle.__name__ = route.handler.__name__
     return handle
+
+
+async def _parse_json(schema: Schema, request: web.Request, context: Context) -> Mapping[str, Any]:
+    """The body, which is short and has to arrive as a whole in the time that a photo has for a piece."""
+    parsing = _PARSER.parse(schema, request, location="json")
+    body: Mapping[str, Any] = await bodies.in_time(parsing, context.settings.chunk_timeout_seconds)
+    return body
 
 
 def _limited(principal: Principal) -> Problem:

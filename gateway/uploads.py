@@ -11,17 +11,15 @@ import contextlib
 import hashlib
 import time
 import uuid
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import structlog
-from aiohttp import BodyPartReader, web
-from aiohttp.http import HttpProcessingError
+from aiohttp import web
 
-from gateway import bodies, catalog, ingest, rendering, retries
+from gateway import bodies, catalog, forms, ingest, rendering, retries
 from gateway.context import Context
 from gateway.errors import Problem, translate
 from gateway.reach import Reach
@@ -104,7 +102,7 @@ async def post_photos(call: Call) -> web.StreamResponse:
     assert call.principal is not None
     async with context.limits.upload(), retries.attempt(request, call.principal, context.database) as attempt:
         if attempt.answer is not None:
-            hashes = [await _hash(bodies.part_reader(part), context) async for part in _files(request, context)]
+            hashes = [await _hash(forms.part_reader(part), context) async for part in forms.files(request, context)]
             retries.check_same(attempt.answer, hashes)
             stored = [Stored(photo_id=uuid.UUID(item["id"]), sha256=b"") for item in attempt.answer]
             return await _answer_many(call, stored, [], replayed=True)
@@ -119,7 +117,7 @@ async def _store_form(call: Call, attempt: Attempt, bucket: str) -> tuple[list[S
     stored: list[Stored] = []
     errors: list[dict[str, Any]] = []
     index = 0
-    async for part in _files(call.request, call.context):
+    async for part in forms.files(call.request, call.context):
         filename = keys.safe_filename(part.filename)
         try:
             stored.append(
@@ -127,7 +125,7 @@ async def _store_form(call: Call, attempt: Attempt, bucket: str) -> tuple[list[S
                     call.context,
                     call.reach,
                     attempt,
-                    bodies.part_reader(part),
+                    forms.part_reader(part),
                     bucket=bucket,
                     key=None,
                     filename=filename,
@@ -217,26 +215,6 @@ async def _store(
         new=recorded.created,
     )
     return Stored(photo_id=recorded.id, sha256=written.sha256)
-
-
-async def _files(request: web.Request, context: Context) -> AsyncIterator[BodyPartReader]:
-    """The files of a form, each to be read before the next is asked for. Fields that are no files are passed over."""
-    count = 0
-    try:
-        reader = await request.multipart()
-        while (part := await reader.next()) is not None:
-            if not isinstance(part, BodyPartReader):
-                raise Problem("invalid_form", "Forms within forms are not read.")
-            if part.filename is None:
-                await bodies.drain_field(part)
-                continue
-            count += 1
-            if count > context.settings.max_form_files:
-                raise Problem("too_many_files", f"Send at most {context.settings.max_form_files} files at once.")
-            yield part
-            await bodies.drain_rest(part, context)
-    except (ValueError, AssertionError, LookupError, RuntimeError, HttpProcessingError):
-        raise Problem("invalid_form", "Its parts, headers or boundary are malformed.") from None
 
 
 async def _hash(read: bodies.Read, context: Context) -> bytes:

@@ -16,6 +16,7 @@ from tests.photos import Exif
 
 JPEG = photos.make_jpeg()
 FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n'  # how a form's file begins
+NOTE = b'--b\r\nContent-Disposition: form-data; name="note"\r\n\r\n'  # and its field that is no file
 END = b"\r\n--b--\r\n"
 PROBLEM_MEMBERS = {"type", "title", "status", "code", "detail"}
 
@@ -209,12 +210,14 @@ def test_a_form_of_many_files_says_what_became_of_each(api: Api, bucket: str) ->
         (FILE + b"Content-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c--" + END, "invalid_form"),
         (FILE + b"\r\n" + JPEG, "body_cut_short"),
         (FILE + b"\r\n" + JPEG + END[:4], "body_cut_short"),
-        (b'--b\r\nContent-Disposition: form-data; name="note"\r\n\r\n' + bytes(70_000) + END, "invalid_form"),
+        (NOTE + bytes(70_000) + END, "invalid_form"),
+        (5 * (NOTE + bytes(60_000) + b"\r\n") + FILE + b"\r\n" + JPEG + END, "invalid_form"),
+        (101 * (NOTE + b"\r\n") + FILE + b"\r\n" + JPEG + END, "invalid_form"),
         (b'--b\r\nContent-Disposition: form-data; name="_charset_"\r\n\r\n' + bytes(99) + END, "invalid_form"),
     ],
     ids=[
         *("empty", "no form", "no parts", "no header", "NUL in a header", "form in a form", "no end", "half an end"),
-        *("long field", "long charset"),
+        *("long field", "long fields", "many fields", "long charset"),
     ],
 )
 def test_a_malformed_form_is_refused_and_stores_nothing(

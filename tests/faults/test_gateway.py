@@ -239,6 +239,52 @@ async def test_row_07_two_hundred_slow_clients(stack: Stack, open_ledger: OpenLe
     await rate.assert_kept(ledger.put_under)
 
 
+BOUNDARY = "--edge\r\n"
+TEXT_FIELD = f'{BOUNDARY}Content-Disposition: form-data; name="title"\r\n\r\nthe s'
+STALLS = {
+    "in the lines before the first part": ("/v1/photos", "multipart/form-data; boundary=edge", "nothing yet"),
+    "in the headers of a part": ("/v1/photos", "multipart/form-data; boundary=edge", f"{BOUNDARY}Content-Dispo"),
+    "in a text field": ("/v1/photos", "multipart/form-data; boundary=edge", TEXT_FIELD),
+    "in JSON of a stranger": ("/v1/session", "application/json", '{"token": "x'),
+    "in JSON of a key": ("/v1/webhooks", "application/json", '{"url": "x'),
+}
+
+
+async def test_row_07_stalled_where_no_photo_is_read(stack: Stack, open_ledger: OpenLedger) -> None:
+    """Clients that fall silent, or send a byte now and then, in a form but not in a file of it, or in a JSON body: each
+    gets 408 within the limits, and none holds a place among the uploads afterwards."""
+    await stack.start(gateways=1, workers=0, chunk_timeout_seconds="1", max_uploads="8")  # six for one key
+    (gateway,) = stack.gateways
+    ledger = open_ledger()
+
+    async def stalls(path: str, content_type: str, begin: str, *, drips: bool) -> tuple[int, float]:
+        reader, writer = await open_post(stack, gateway, path, content_type)
+        writer.write(begin.encode())
+        dripping = asyncio.create_task(drip(writer, b"x", every_seconds=0.5)) if drips else None
+        try:
+            return await answer_of(reader, writer)
+        finally:
+            if dripping:
+                dripping.cancel()
+
+    cases = [(what, drips) for what in STALLS for drips in (False, True)]
+    answers = await asyncio.gather(*(stalls(*STALLS[what], drips=drips) for what, drips in cases))
+    assert {case: status for case, (status, _) in zip(cases, answers, strict=True) if status != 408} == {}
+    assert max(seconds for _, seconds in answers) <= 3 * 1 + 5
+    assert await ledger.put(patience_seconds=0) is not None
+
+
+async def open_post(stack: Stack, gateway: Program, path: str, content_type: str) -> Client:
+    """A connection that has sent the head of a POST."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rsplit(":", 1)[1]))
+    writer.write(
+        f"POST {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {stack.token}\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: 100000\r\n\r\n".encode()
+    )
+    await writer.drain()
+    return reader, writer
+
+
 async def answer_of(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, float]:
     """The status that a slow client gets, and after how many seconds."""
     began = time.monotonic()
@@ -248,11 +294,11 @@ async def answer_of(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     return int(line.split()[1]), time.monotonic() - began
 
 
-async def drip(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Send it once a second, until cancelled or cut off."""
+async def drip(writer: asyncio.StreamWriter, data: bytes, *, every_seconds: float = 1) -> None:
+    """Send it so often, until cancelled or cut off."""
     while not writer.is_closing():
         writer.write(data)
-        await asyncio.sleep(1)
+        await asyncio.sleep(every_seconds)
 
 
 async def drip_headers(gateway: Program) -> None:
