@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,7 +16,8 @@ from tests.faults.harness.invariants import check
 from tests.faults.harness.ledger import Accepted, Ledger, percentile
 from tests.faults.harness.proxy import Fault
 from tests.faults.harness.rates import Rate
-from tests.faults.harness.stack import POLL_SECONDS, REDISPATCH_SECONDS, Stack
+from tests.faults.harness.runs import now
+from tests.faults.harness.stack import LEASE_SECONDS, POLL_SECONDS, REDISPATCH_SECONDS, Stack
 from tests.faults.harness.waiting import until
 
 OpenLedger = Callable[..., Ledger]
@@ -144,6 +146,56 @@ async def test_row_10_silent(stack: Stack, open_ledger: OpenLedger, how: str) ->
     assert ledger.refused == []
     assert p99(during) < p99(before) + 1
     assert await check(stack, ledger, before=samples) == []
+
+
+async def test_row_10_slow_with_a_backlog(stack: Stack, open_ledger: OpenLedger) -> None:
+    """Redis takes 0.3 s for each answer and 600 jobs wait to be sent: nobody is so busy with sending that the job of a
+    killed worker would wait longer than its lease and a few seconds."""
+    await stack.start(gateways=1, workers=2, worker_slots="1")
+    victim, other = stack.workers
+    ledger = open_ledger()
+    settled = await ledger.put(wait=10)
+    assert settled is not None
+    await stack.value(BACKLOG, settled.id)
+    other.suspend()
+    victim.freeze_children()
+    accepted = await ledger.put()
+    assert accepted is not None
+    claimed = await running_at(stack, accepted)
+    stack.ground.redis_proxy.set(Fault(mode="latency", seconds=0.3))
+    await stack.value("update job set run_at = now() where processor like 'later-%'")
+
+    async def sending() -> bool:
+        return bool(await stack.value("select count(dispatched_at) from job where processor like 'later-%'"))
+
+    await until(sending, "the backlog is being sent", seconds=5)
+    victim.kill()
+    killed_at = await now(stack)
+    other.resume()
+
+    async def taken_over() -> Any:
+        return await stack.value("select started_at from job where id = $1 and token > 1", claimed["id"])
+
+    again_at = await until(taken_over, "the job runs again", seconds=30)
+    assert (again_at - killed_at).total_seconds() <= LEASE_SECONDS + 4
+    await stack.ground.redis_proxy.heal()
+    await stack.value("delete from job where processor like 'later-%'")
+    assert await check(stack, ledger) == []
+
+
+BACKLOG = """
+insert into job (object_id, processor, version, max_attempts, run_at)
+select $1, 'later-' || n, 1, 8, now() + interval '1 h' from generate_series(1, 600) as n
+"""
+
+
+async def running_at(stack: Stack, accepted: Accepted) -> dict[str, Any]:
+    """The one job of the photo that runs: its worker has one slot."""
+
+    async def found() -> list[dict[str, Any]]:
+        return await stack.fetch("select * from job where object_id = $1 and state = 'running'", accepted.id)
+
+    return (await until(found, "a job runs", seconds=10))[0]
 
 
 @contextlib.asynccontextmanager
