@@ -39,8 +39,9 @@ PHOTO_CHANNEL = "safelight_photo"  # payload: id of an object whose jobs or arti
 EVENT_CHANNEL = "safelight_event"  # payload: empty; events have got their places
 
 # What Postgres says when it cannot serve now but may later: connection trouble (08), insufficient resources such as a
-# full disk or too many connections (53), operator intervention (57), system errors (58), a lost race (40), read-only.
-_PASSING_STATES = ("08", "53", "57", "58", "40", "25006")
+# full disk or too many connections (53), operator intervention (57), system errors (58), a lost race (40), read-only,
+# and that a transaction of ours was idle (25P03) or took (25P04) for too long.
+_PASSING_STATES = ("08", "53", "57", "58", "40", "25006", "25P03", "25P04")
 _PASSING_ERRORS = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 

@@ -43,3 +43,12 @@ async def test_a_frozen_transaction_gives_its_locks_back(postgres_dsn: str, free
         await taking
     finally:
         await other.close()
+
+
+@pytest.mark.parametrize("state", ["25P03", "25P04"])
+async def test_what_ends_a_transaction_in_time_is_an_outage(postgres_dsn: str, state: str) -> None:
+    """Whatever Postgres says first of a transaction that was idle or took for too long, it may be tried again."""
+    async with Database(storage_settings(postgres_dsn)) as database:
+        with pytest.raises(DatabaseUnavailable):
+            async with database.connection() as conn:
+                await conn.execute(f"do $$ begin raise exception using errcode = '{state}'; end $$")
