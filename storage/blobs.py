@@ -25,7 +25,8 @@ from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from storage import failpoints
-from storage.memory import MemoryBudget
+from storage.memory import MemoryBudget, MemoryBusy
+from storage.pulse import ASK_SECONDS, Pulse
 from storage.settings import StorageSettings
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,7 @@ PART_BYTES = 5 << 20  # the least that S3 takes; its 10,000 parts make 48 GiB
 SINGLE_PUT_BYTES = 8 << 20  # a body known to be no longer is sent in one request
 PARTS_IN_FLIGHT = 2
 READ_BYTES = 256 << 10
+LOCKED_SECONDS = 3.0  # the longest that a call may take while a transaction holds a key's lock
 _BUCKET_KNOWN_SECONDS = 60.0
 
 _PASSING_CODES = {
@@ -72,11 +74,14 @@ class BlobRefused(Exception):
 
 
 class Journal(Protocol):
-    """Keeps account of one multipart upload, so that it can be found where this process dies. `end` raises nothing."""
+    """Keeps account of one multipart upload, so that it can be found where this process dies, or gives it up because it
+    could not be aborted. `end` and `give_up` raise nothing."""
 
     async def begin(self) -> None: ...
 
     async def end(self) -> None: ...
+
+    async def give_up(self) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,38 +162,64 @@ class Blobs:
 
     def __init__(self, settings: StorageSettings) -> None:
         self._settings = settings
-        self._stack = contextlib.AsyncExitStack()
-        self._buckets: dict[str, float] = {}  # name -> time.monotonic() until which it is known to exist
-        self._client: Any = None
-        self.down_since: float | None = None
-
-    async def __aenter__(self) -> Blobs:
-        settings = self._settings
-        session = aioboto3.Session(
+        self._session = aioboto3.Session(
             aws_access_key_id=settings.s3_access_key,
             aws_secret_access_key=settings.s3_secret_key,
             region_name=settings.s3_region,
         )
-        self._client = await self._stack.enter_async_context(
-            session.client(
-                "s3",
-                endpoint_url=settings.s3_endpoint,
-                config=AioConfig(
-                    signature_version=_SIGNATURE,
-                    s3={"addressing_style": "path", "payload_signing_enabled": True},
-                    connect_timeout=settings.s3_connect_timeout_seconds,
-                    read_timeout=settings.s3_read_timeout_seconds,
-                    retries={"mode": "standard", "max_attempts": 2},
-                    max_pool_connections=settings.s3_max_connections,
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                ),
-            )
+        self._stack = contextlib.AsyncExitStack()
+        self._buckets: dict[str, float] = {}  # name -> time.monotonic() until which it is known to exist
+        self._client: Any = None
+        self._asking: Any = None  # a client with connections of its own
+        self._pulse = Pulse(self._answers)
+        self._watching: asyncio.Task[None] | None = None
+        self.down_since: float | None = None
+
+    async def __aenter__(self) -> Blobs:
+        settings = self._settings
+        self._client = await self._open_client(
+            connect_timeout=settings.s3_connect_timeout_seconds,
+            read_timeout=settings.s3_read_timeout_seconds,
+            retries={"mode": "standard", "max_attempts": 2},
+            max_pool_connections=settings.s3_max_connections,
         )
+        self._watching = asyncio.create_task(self._pulse.watch())
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
         await self._stack.aclose()
+
+    async def _open_client(self, **limits: Any) -> Any:
+        config = AioConfig(
+            signature_version=_SIGNATURE,
+            s3={"addressing_style": "path", "payload_signing_enabled": True},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            **limits,
+        )
+        client = self._session.client("s3", endpoint_url=self._settings.s3_endpoint, config=config)
+        return await self._stack.enter_async_context(client)
+
+    async def _answers(self) -> bool:
+        """Whether the storage answers anything at all, an error included. Asked on a connection of its own, because
+        those of the client may all wait."""
+        self._asking = self._asking or await self._open_client(
+            connect_timeout=ASK_SECONDS,
+            read_timeout=ASK_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": 1},
+            max_pool_connections=1,
+        )
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                await self._asking.head_bucket(Bucket=self._settings.default_bucket)
+        except ClientError:
+            return True
+        except (BotoCoreError, aiohttp.ClientError, TimeoutError, ConnectionError):
+            return False
+        return True
 
     async def ping(self) -> None:
         """Raises BlobsUnavailable where the storage does not answer within three seconds, or has lost our bucket."""
@@ -202,7 +233,7 @@ class Blobs:
 
     async def ensure_bucket(self, bucket: str) -> None:
         """Make the bucket unless it is there."""
-        if await self.has_bucket(bucket):
+        if await self.has_bucket(bucket, fresh=True):
             return
         where = {} if self._settings.s3_region == "us-east-1" else {"LocationConstraint": self._settings.s3_region}
         try:
@@ -215,8 +246,9 @@ class Blobs:
                 raise
 
     async def has_bucket(self, bucket: str, *, fresh: bool = False) -> bool:
-        """Whether the storage has the bucket. A yes is remembered for a minute; `fresh` asks again."""
-        if not fresh and self._buckets.get(bucket, 0) > time.monotonic():
+        """Whether the storage has the bucket. A yes is remembered for a minute, unless the storage is silent; `fresh`
+        asks again."""
+        if not fresh and not self._pulse.silent and self._buckets.get(bucket, 0) > time.monotonic():
             return True
         try:
             async with self._translated():
@@ -228,9 +260,10 @@ class Blobs:
         self._buckets[bucket] = time.monotonic() + _BUCKET_KNOWN_SECONDS
         return True
 
-    async def head(self, bucket: str, key: str) -> Head:
-        """What lies under the key now. Raises NoSuchBlob, NoSuchBucket."""
-        async with self._translated():
+    async def head(self, bucket: str, key: str, *, within_seconds: float | None = None) -> Head:
+        """What lies under the key now. `within_seconds`: for whoever holds locks meanwhile. Raises NoSuchBlob,
+        NoSuchBucket."""
+        async with self._translated(), asyncio.timeout(within_seconds):
             answer = await self._client.head_object(Bucket=bucket, Key=key)
         return Head(
             etag=answer["ETag"].strip('"'),
@@ -418,7 +451,8 @@ class Blobs:
     @contextlib.asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         try:
-            yield
+            async with self._pulse.calling():
+                yield
         except ClientError as error:
             raise self._translate(error) from error
         except (BotoCoreError, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
@@ -493,7 +527,7 @@ class _Upload:
         rest = b""
         ended = False
         while not ended:
-            await self._memory.reserve(self._part_bytes)
+            await self._reserve()
             try:
                 body, rest, ended = await self._fill(pieces, rest)
                 if ended and self._upload_id is None:
@@ -503,6 +537,15 @@ class _Upload:
                 self._memory.release(self._part_bytes)
                 raise
         return await self._complete()
+
+    async def _reserve(self) -> None:
+        """Memory for a part. It is the storage that is at fault where uploads to one that is down hold all of it."""
+        try:
+            await self._memory.reserve(self._part_bytes)
+        except MemoryBusy as error:
+            if self._blobs.down_since is not None:
+                raise BlobsUnavailable("others wait for the storage") from error
+            raise
 
     async def abort(self) -> None:
         """Leave nothing behind. Errors are logged: the sweep of dangling uploads comes by later."""
@@ -522,6 +565,8 @@ class _Upload:
             log.warning(
                 "upload.abort_failed", message="A multipart upload is left dangling.", **self._where, error=repr(error)
             )
+            if self._journal is not None:
+                await self._journal.give_up()
 
     async def _fill(self, pieces: AsyncIterator[bytes], rest: bytes) -> tuple[_HashedBody, bytes, bool]:
         """Read one part, hash it off the loop. Returns it, what belongs to the next one, and whether this is the
@@ -607,7 +652,7 @@ class _Upload:
         whole = hashlib.md5(
             b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in parts), usedforsecurity=False
         ).hexdigest()
-        head = await self._blobs.head(**{"bucket": self._where["Bucket"], "key": self._where["Key"]})
+        head = await self._blobs.head(self._where["Bucket"], self._where["Key"])
         if head.etag != f"{whole}-{len(parts)}" or head.size_bytes != self._size_bytes:
             raise BlobsUnavailable("the multipart upload vanished")
         return {"ETag": head.etag, "VersionId": head.version_id}

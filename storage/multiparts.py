@@ -40,6 +40,11 @@ async def finish(conn: Connection, upload_id: uuid.UUID) -> None:
     await conn.execute("delete from multipart where id = $1", upload_id)
 
 
+async def give_up(conn: Connection, upload_id: uuid.UUID) -> None:
+    """Nobody owns it any more: it could not be aborted, and is dangling once it was silent for long enough."""
+    await conn.execute("update multipart set owner = '' where id = $1", upload_id)
+
+
 async def pick_dangling(
     conn: Connection, *, silent_seconds: float = SILENT_SECONDS, limit: int = 100
 ) -> list[Dangling]:
