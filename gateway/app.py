@@ -243,9 +243,11 @@ async def _keep_house(context: Context) -> None:
     made, bookmark = False, Bookmark()
     while True:
         try:
+            # Each time: previews can be made again, and their jobs wait for it. That of originals is made at the start
+            # alone, because an empty one in its place would look as if all photos were lost.
+            await context.blobs.ensure_bucket(context.storage.derived_bucket)
             if not made:
-                for bucket in (context.storage.default_bucket, context.storage.derived_bucket):
-                    await context.blobs.ensure_bucket(bucket)
+                await context.blobs.ensure_bucket(context.storage.default_bucket)
                 made = True
             while await catalog.sweep_garbage(context):
                 pass

@@ -51,6 +51,11 @@ class Corrupted(Exception):
     """The storage gave other bytes than were stored."""
 
 
+class PreviewsHomeless(BlobsUnavailable):
+    """The storage has no bucket for previews, whose name this carries. No photo's fault, and soon mended: gateways make
+    the bucket again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Retry:
     """Ready again after a while. 'retry' costs an attempt, 'crashed' a crash, 'snoozed' and 'released' nothing."""
@@ -115,6 +120,9 @@ def describe(error: BaseException) -> dict[str, Any]:
             return {"code": error.code, "detail": error.detail}
         case asyncio.CancelledError():
             return {"code": "released", "detail": "The worker was stopped; the job runs elsewhere."}
+        case PreviewsHomeless():
+            how = "Gateways make it within seconds where they may; else create it, or set SAFELIGHT_DERIVED_BUCKET."
+            return {"code": "derived_bucket_missing", "detail": f"There is no bucket {error} for previews. {how}"}
         case BlobsUnavailable():
             return {"code": "storage_unavailable", "detail": "The storage could not be used.", "cause": str(error)}
         case DatabaseUnavailable():

@@ -17,11 +17,11 @@ import structlog
 
 from processors import registry
 from processors.contract import Artifact, Incomplete, Outcome, Processor, Source, Unprocessable
-from processors.retry import Corrupted, JobFailed, traced
+from processors.retry import Corrupted, JobFailed, PreviewsHomeless, traced
 from processors.sandbox.pool import Sandbox
 from processors.settings import JobSettings
 from storage import failpoints, jobs, keys, objects
-from storage.blobs import BlobChanged, Blobs, BlobsUnavailable, NoSuchBlob
+from storage.blobs import LOCKED_SECONDS, BlobChanged, Blobs, BlobsUnavailable, NoSuchBlob, NoSuchBucket
 from storage.database import Connection, Database, DatabaseUnavailable
 from storage.facts import StoredArtifact
 from storage.garbage import Garbage
@@ -201,18 +201,21 @@ class Runner:
     async def _put(self, claim: Claim, artifact: Artifact) -> StoredArtifact:
         key = keys.artifact_key(claim.bucket, claim.key, artifact.preset, artifact.extension)
         await failpoints.reach("artifact.put_before")
-        written = await self._blobs.put(
-            self._derived_bucket,
-            key,
-            artifact.data,
-            content_type=artifact.content_type,
-            metadata={
-                "source-etag": claim.etag,
-                "source-id": str(claim.object_id),
-                "preset": artifact.preset,
-                "preset-version": artifact.preset_version,
-            },
-        )
+        try:
+            written = await self._blobs.put(
+                self._derived_bucket,
+                key,
+                artifact.data,
+                content_type=artifact.content_type,
+                metadata={
+                    "source-etag": claim.etag,
+                    "source-id": str(claim.object_id),
+                    "preset": artifact.preset,
+                    "preset-version": artifact.preset_version,
+                },
+            )
+        except NoSuchBucket:
+            raise PreviewsHomeless(self._derived_bucket) from None
         await failpoints.reach("artifact.put_after")
         return StoredArtifact(
             preset=artifact.preset,
@@ -238,7 +241,7 @@ class Runner:
         async with self._database.transaction() as conn:
             await objects.lock_key(conn, claim.bucket, claim.key)  # what is found must still be so when it is recorded
             try:
-                head = await self._blobs.head(claim.bucket, claim.key)
+                head = await self._blobs.head(claim.bucket, claim.key, within_seconds=LOCKED_SECONDS)
             except NoSuchBlob:
                 if claim.current:
                     raise
