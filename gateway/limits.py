@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import redis.asyncio as redis
@@ -24,6 +25,7 @@ _REDIS_SECONDS = 0.1
 _REDIS_CONNECTIONS = 8
 _REDIS_REST_SECONDS = 1.0  # after a failure Redis is left alone for so long
 _BUCKETS = 10_000
+_UPLOADS_SHARE = 3 / 4  # that one key may have: something is left for the others
 
 # The generic cell rate algorithm. KEYS[1]: bucket; ARGV: microseconds per request, microseconds of burst. Answers the
 # microseconds to wait, 0 where the request may pass.
@@ -57,7 +59,11 @@ class Limits:
         self._script = self._redis.register_script(_GCRA)
         self._rest_until = 0.0
         self._due: dict[str, float] = {}  # access key -> time.monotonic() at which its bucket is empty
-        self.uploads_in_flight = 0
+        self._uploads: Counter[str] = Counter()  # in flight, by access key
+
+    @property
+    def uploads_in_flight(self) -> int:
+        return self._uploads.total()
 
     async def close(self) -> None:
         with contextlib.suppress(RedisError, OSError):
@@ -79,17 +85,19 @@ class Limits:
             )
 
     @contextlib.asynccontextmanager
-    async def upload(self) -> AsyncIterator[None]:
-        """Count one upload while it is in flight. Raises Problem too_many_uploads."""
-        if self.uploads_in_flight >= self._settings.max_uploads:
+    async def upload(self, access_key: str) -> AsyncIterator[None]:
+        """Count one upload of a key while it is in flight. Raises Problem too_many_uploads."""
+        most = self._settings.max_uploads
+        if self.uploads_in_flight >= most or self._uploads[access_key] >= math.ceil(most * _UPLOADS_SHARE):
             raise Problem(
                 "too_many_uploads", "Nothing was accepted. Send it again in a moment.", headers={"Retry-After": "1"}
             )
-        self.uploads_in_flight += 1
+        self._uploads[access_key] += 1
         try:
             yield
         finally:
-            self.uploads_in_flight -= 1
+            self._uploads[access_key] -= 1
+            self._uploads += Counter()  # forgets the keys that have none
 
     async def _ask_redis(self, access_key: str, per_second: float) -> float | None:
         """Seconds to wait; None where Redis cannot say."""

@@ -102,7 +102,12 @@ class GatewaySettings:
         ),
     )
     max_uploads: int = field(
-        default=256, metadata=setting("Uploads in flight in one gateway; more get 429.", minimum=1, maximum=100_000)
+        default=256,
+        metadata=setting(
+            "Uploads in flight in one gateway, of one key three quarters of them; more get 429.",
+            minimum=1,
+            maximum=100_000,
+        ),
     )
     direct_upload_seconds: float = field(
         default=3600,

@@ -21,13 +21,13 @@ from aiohttp import web
 
 from gateway import bodies, catalog, forms, ingest, rendering, retries
 from gateway.context import Context
-from gateway.errors import Problem, translate
+from gateway.errors import RETRY_AFTER_SECONDS, Problem, translate
 from gateway.reach import Reach
 from gateway.retries import Attempt
 from gateway.routing import Call
 from gateway.schemas import PhotoDetailSchema, UploadedSchema
 from storage import failpoints, keys, multiparts, objects
-from storage.blobs import BlobRefused, BlobsUnavailable, NoSuchBlob
+from storage.blobs import LOCKED_SECONDS, BlobRefused, BlobsUnavailable, NoSuchBlob
 from storage.database import Connection, DatabaseUnavailable
 from storage.keys import InvalidKey
 from storage.memory import MemoryBusy
@@ -59,6 +59,11 @@ class MultipartJournal:
             async with self._context.database.connection() as conn:
                 await multiparts.finish(conn, self._id)
 
+    async def give_up(self) -> None:
+        with contextlib.suppress(DatabaseUnavailable):
+            async with self._context.database.connection() as conn:
+                await multiparts.give_up(conn, self._id)
+
 
 async def put_photo(call: Call) -> web.StreamResponse:
     """PUT /v1/photos/{bucket}/{key}: the body is the photo."""
@@ -70,8 +75,12 @@ async def put_photo(call: Call) -> web.StreamResponse:
         raise Problem("invalid_key", f"{str(error).capitalize()}.") from None
     check_reach(call.reach, bucket, key)
     bodies.check_length(request, context.settings)
-    assert call.principal is not None
-    async with context.limits.upload(), retries.attempt(request, call.principal, context.database) as attempt:
+    principal = call.principal
+    assert principal is not None
+    async with (
+        context.limits.upload(principal.access_key),
+        retries.attempt(request, principal, context.database) as attempt,
+    ):
         if attempt.answer is not None:
             retries.check_same(attempt.answer, [await _hash(request.content.read, context)])
             return await answer_one(call, uuid.UUID(attempt.answer[0]["id"]), replayed=True)
@@ -99,8 +108,12 @@ async def post_photos(call: Call) -> web.StreamResponse:
     bucket = check_bucket(call.query.get("bucket", context.storage.default_bucket), context)
     if not call.reach.touches(bucket):
         raise _out_of_reach(call.reach, bucket)
-    assert call.principal is not None
-    async with context.limits.upload(), retries.attempt(request, call.principal, context.database) as attempt:
+    principal = call.principal
+    assert principal is not None
+    async with (
+        context.limits.upload(principal.access_key),
+        retries.attempt(request, principal, context.database) as attempt,
+    ):
         if attempt.answer is not None:
             hashes = [await _hash(forms.part_reader(part), context) async for part in forms.files(request, context)]
             retries.check_same(attempt.answer, hashes)
@@ -144,8 +157,14 @@ async def _store_form(call: Call, attempt: Attempt, bucket: str) -> tuple[list[S
             raise Problem("no_files", "Add a file to the form: curl -F file=@photo.jpg ...")
         first = errors[0]
         raise Problem(first["code"], first["detail"], errors=errors)
-    async with call.context.database.transaction() as conn:
+
+    async def keep_answer(conn: Connection) -> None:
         await attempt.finish(conn, [(item.photo_id, item.sha256) for item in stored])
+
+    try:
+        await call.context.database.persist(keep_answer, for_seconds=call.context.settings.record_seconds)
+    except DatabaseUnavailable as error:
+        raise _stored_unseen([item.photo_id for item in stored]) from error
     return stored, errors
 
 
@@ -191,7 +210,7 @@ async def _store(
 
     async def read_etag() -> str | None:
         with contextlib.suppress(NoSuchBlob):
-            return (await context.blobs.head(bucket, key)).etag
+            return (await context.blobs.head(bucket, key, within_seconds=LOCKED_SECONDS)).etag
         return None
 
     async def record(conn: Connection) -> objects.Recorded:
@@ -276,20 +295,34 @@ async def _answer_many(
 async def _load(call: Call, photo_ids: list[uuid.UUID]) -> list[dict[str, Any]]:
     """The photos as they are answered: when they have settled, or ?wait= seconds from now."""
     await failpoints.reach("reply.before")
-    context = call.context
-    deadline = time.monotonic() + min(call.query["wait"], context.settings.max_wait_seconds)
-    photos = []
-    for photo_id in photo_ids:
-        left_seconds = deadline - time.monotonic()
-        if left_seconds > 0:
-            await context.watch.wait(photo_id, partial(catalog.is_settled, context, photo_id), seconds=left_seconds)
-        load = partial(rendering.load_photo, photo_id=photo_id, settings=context.jobs, traces=False)
-        # It is stored: Postgres is waited for, as when it was recorded, before the client is sent to try again.
-        photo = await context.database.persist(load, for_seconds=context.settings.record_seconds)
-        if photo is None or not call.reach.covers(photo["bucket"], photo["key"]):
-            raise Problem("no_such_photo", "It was deleted in the meantime, or this key was limited to other places.")
-        photos.append(photo)
-    return photos
+    deadline = time.monotonic() + min(call.query["wait"], call.context.settings.max_wait_seconds)
+    try:
+        return [await _load_one(call, photo_id, deadline) for photo_id in photo_ids]
+    except DatabaseUnavailable as error:
+        raise _stored_unseen(photo_ids) from error
+
+
+async def _load_one(call: Call, photo_id: uuid.UUID, deadline: float) -> dict[str, Any]:
+    context, left_seconds = call.context, deadline - time.monotonic()
+    if left_seconds > 0:
+        await context.watch.wait(photo_id, partial(catalog.is_settled, context, photo_id), seconds=left_seconds)
+    load = partial(rendering.load_photo, photo_id=photo_id, settings=context.jobs, traces=False)
+    # It is stored: Postgres is waited for, as when it was recorded, before the client is sent to try again.
+    photo = await context.database.persist(load, for_seconds=context.settings.record_seconds)
+    if photo is None or not call.reach.covers(photo["bucket"], photo["key"]):
+        raise Problem("no_such_photo", "It was deleted in the meantime, or this key was limited to other places.")
+    return photo
+
+
+def _stored_unseen(photo_ids: list[uuid.UUID]) -> Problem:
+    """Postgres went away after the commit: whoever is told that nothing was accepted might send another photo."""
+    return Problem(
+        "database_unavailable",
+        "What was sent is stored, and cannot be shown at the moment. Ask for it later, or send the same again with the "
+        "same Idempotency-Key.",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        stored=[str(photo_id) for photo_id in photo_ids],
+    )
 
 
 def _replayed(replayed: bool) -> dict[str, str]:

@@ -163,6 +163,31 @@ async def test_row_14_cut_at_the_commit(stack: Stack, open_ledger: OpenLedger, w
     assert await check(stack, ledger) == []
 
 
+async def test_row_14_away_after_the_commit(stack: Stack, open_ledger: OpenLedger) -> None:
+    """Postgres that goes away between a photo's commit and its answer: 503, which says that the photo is stored, and
+    names it; the retry is answered with it."""
+    await stack.start(gateways=1, workers=1, failpoint="reply.before:sleep=2:1", record_seconds="0.2")
+    (gateway,) = stack.gateways
+    ledger = open_ledger()
+    body, headers = ledger.photo(), {"Idempotency-Key": "stored"}
+    url = f"/v1/photos/{stack.bucket}/a.jpg"
+    asking = asyncio.create_task(ledger.request("PUT", url, data=body, headers=headers))
+    await until_true(lambda: gateway.hits("reply.before") == 1, "the photo is committed", seconds=10)
+    stack.ground.postgres_proxy.refuse()
+    stack.ground.postgres_proxy.drop()
+    status, answer = await asking
+    assert (status, answer["code"]) == (503, "database_unavailable")
+    assert "is stored" in answer["detail"]
+    assert "Nothing was accepted" not in answer["detail"]
+    assert answer["stored"] == [str(await stack.value("select id from object"))]
+    await stack.ground.postgres_proxy.heal()
+    again = await ledger.put(body, key="a.jpg", idempotency_key="stored")
+    assert again is not None
+    assert again.replayed
+    assert answer["stored"] == [str(again.id)]
+    assert await check(stack, ledger) == []
+
+
 @contextlib.asynccontextmanager
 async def read_only(stack: Stack) -> AsyncIterator[None]:
     """The whole server refuses writes, as a standby or one with a full disk does."""

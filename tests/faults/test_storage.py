@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from storage.blobs import BlobsUnavailable
+from storage.blobs import LOCKED_SECONDS, BlobsUnavailable
 from tests.faults.harness.invariants import check, list_bucket, list_multiparts
 from tests.faults.harness.ledger import Accepted, Ledger
 from tests.faults.harness.programs import Program
@@ -182,6 +182,120 @@ async def test_row_18_storage_takes_no_previews(stack: Stack, open_ledger: OpenL
         await stack.drain(seconds=HEALED_SECONDS)
         assert set((await runs(stack, accepted.id))["preview"]) == {"snoozed", "ok"}
         assert await stack.value("select max(attempt) + max(crashes) from job") == 1
+        assert await check(stack, ledger) == []
+
+
+NOTICED_SECONDS = 12  # overdue after 2 s, then asked three times in vain
+
+
+async def test_row_18_storage_silent(stack: Stack, open_ledger: OpenLedger) -> None:
+    """S3 is cut off behind open connections, with the times that are set by default: uploads under way get 503 within
+    12 s, new ones at once, however many wait for memory; jobs are put off at no cost; 5 s after the heal uploads are
+    taken again and all jobs are done."""
+    await stack.start(gateways=1, workers=1, upload_memory_bytes=str(16 << 20))
+    (gateway,) = stack.gateways
+    ledger = open_ledger()
+    waiting = await put_while_workers_rest(stack, ledger)
+    passed = stack.ground.s3_proxy.passed_bytes["up"]
+    stack.ground.s3_proxy.set(Fault(mode="blackhole"))
+    wake_workers(stack)
+    bodies = [large_photo() for _ in range(8)]  # of which the memory holds one
+    await asyncio.gather(*(ledger.put(body, patience_seconds=0) for body in bodies))
+    assert {(item.status, item.code) for item in ledger.refused} == {(503, "storage_unavailable")}
+    assert max(item.seconds for item in ledger.refused) <= NOTICED_SECONDS
+    assert gateway.logged("storage.silent") == 1
+    await snoozed(stack, waiting.id)
+    await refuse_one(stack, ledger)
+    assert ledger.refused[-1].seconds < 1
+    assert stack.ground.s3_proxy.passed_bytes["up"] == passed
+    await stack.ground.s3_proxy.heal()
+    await assert_snoozed_until_healed(stack, ledger, waiting)
+
+
+async def test_row_18_one_slow_call(stack: Stack, open_ledger: OpenLedger) -> None:
+    """A storage that takes 12 s to complete a multipart upload, and answers everything else, is not taken for silent:
+    the upload is accepted, and others beside it are as well."""
+    async with open_shim(stack) as shim:
+        await stack.start(gateways=1, workers=1, s3_endpoint=shim.url)
+        ledger = open_ledger()
+        shim.set(Spoil(act="delay", operations=("CompleteMultipartUpload",), seconds=NOTICED_SECONDS))
+        large = asyncio.create_task(ledger.put(large_photo()))
+        await until_true(lambda: shim.fired == 1, "the upload is being completed", seconds=10)
+        beside = await ledger.load(per_second=2, seconds=NOTICED_SECONDS)
+        assert await large is not None
+        assert len(beside) == 2 * NOTICED_SECONDS
+        assert ledger.refused == []
+        assert stack.gateways[0].logged("storage.silent") == 0
+        assert await check(stack, ledger) == []
+
+
+async def test_row_18_no_bucket_for_previews(stack: Stack, open_ledger: OpenLedger) -> None:
+    """A storage that has no bucket for previews, as one may say whose bucket was deleted, costs the job nothing: it
+    says what is missing, waits, and is done when the bucket is there; a gateway makes it again by itself."""
+    async with open_shim(stack) as shim:
+        await stack.start(gateways=1, workers=1, s3_endpoint=shim.url)
+        ledger = open_ledger()
+        within = f"/{stack.derived_bucket}/"
+        shim.set(Spoil(act="answer", operations=("PutObject",), within=within, status=404, code="NoSuchBucket"))
+        accepted = await ledger.put()
+        assert accepted is not None
+
+        async def says_so() -> bool:
+            codes = await stack.fetch("select distinct error_code from job_attempt where outcome = 'snoozed'")
+            return [row["error_code"] for row in codes] == ["derived_bucket_missing"]
+
+        await until(says_so, "the job says that the bucket is missing", seconds=20)
+        shim.heal()
+        await stack.drain(seconds=20)
+        assert set((await runs(stack, accepted.id))["preview"]) == {"snoozed", "ok"}
+        assert await stack.value("select max(attempt) + max(crashes) from job") == 1
+        assert await check(stack, ledger) == []
+
+
+async def test_the_bucket_for_previews_is_made_again(stack: Stack) -> None:
+    """Where it is deleted, a gateway makes it again, and not only at its start."""
+    await stack.start(gateways=1, workers=0)
+    await stack.blobs._client.delete_bucket(Bucket=stack.derived_bucket)
+    assert not await stack.blobs.has_bucket(stack.derived_bucket, fresh=True)
+    await until(lambda: stack.blobs.has_bucket(stack.derived_bucket, fresh=True), "it is there again", seconds=30)
+
+
+async def test_row_18_not_even_an_abort(stack: Stack, open_ledger: OpenLedger) -> None:
+    """A multipart upload that fails and cannot be aborted is nobody's: it is aborted later though its gateway lives."""
+    fast = {"reconcile_interval_seconds": "0.2", "reconcile_pass_seconds": "1", "reconcile_grace_seconds": "0"}
+    async with open_shim(stack) as shim:
+        await stack.start(gateways=1, workers=0, s3_endpoint=shim.url, **fast)
+        ledger = open_ledger()
+        shim.set(Spoil(act="answer", operations=("UploadPart", "AbortMultipartUpload"), status=500))
+        await refuse_one(stack, ledger, large_photo())
+        assert shim.seen["AbortMultipartUpload"] >= 1
+        shim.heal()
+        assert len(await list_multiparts(stack)) == 1
+        await stack.value("update multipart set seen_at = seen_at - interval '1 h'")
+        await until(lambda: nothing_dangles(stack), "the upload is aborted", seconds=20)
+        assert await check(stack, ledger) == []
+
+
+async def nothing_dangles(stack: Stack) -> bool:
+    return not (await list_multiparts(stack) or await stack.value("select count(*) from multipart"))
+
+
+async def test_row_18_silent_while_a_key_is_locked(stack: Stack, open_ledger: OpenLedger) -> None:
+    """A storage that is slow to say what lies under a key, while a transaction holds the key's lock, is waited for no
+    longer than 3 s: 503, the lock is free again, and the retry after the heal is accepted."""
+    async with open_shim(stack) as shim:
+        await stack.start(gateways=1, workers=1, s3_endpoint=shim.url, postgres_idle_seconds="10")  # as by default
+        ledger = open_ledger()
+        assert await ledger.put(key="same.jpg") is not None
+        await stack.drain(seconds=10)
+        shim.set(Spoil(act="delay", operations=("HeadObject",), seconds=15))
+        assert await ledger.put(key="same.jpg", patience_seconds=0) is None
+        refused = ledger.refused[-1]
+        assert (refused.status, refused.code) == (503, "storage_unavailable")
+        assert refused.seconds < LOCKED_SECONDS + 2
+        assert shim.fired >= 1
+        shim.heal()
+        assert await ledger.put(key="same.jpg") is not None
         assert await check(stack, ledger) == []
 
 

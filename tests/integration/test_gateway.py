@@ -8,7 +8,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -455,3 +455,30 @@ async def test_many_large_uploads_share_the_memory(open_door: Open, blobs: Blobs
         head = await blobs.head(bucket, key)
         assert await blobs.read(bucket, key, etag=head.etag) == body
     assert door.context.memory.used_bytes == 0
+
+
+async def test_one_key_leaves_a_place_to_the_others(open_door: Open, database: Database) -> None:
+    """Of four places among the uploads a key gets three; then it is told 429, while another key's photo is taken."""
+    door = await open_door(max_uploads=4, chunk_timeout_seconds=60)
+    writers = [await send_half(door, PHOTO) for _ in range(3)]
+
+    async def all_in() -> bool:
+        return door.context.limits.uploads_in_flight == 3
+
+    await until(all_in, seconds=10, what="three uploads are in flight")
+    async with await door.put("fourth.jpg") as answer:
+        assert (answer.status, (await answer.json())["code"]) == (429, "too_many_uploads")
+        assert int(answer.headers["Retry-After"]) > 0
+    other = credentials.generate()
+    await in_transaction(
+        database, partial(credentials.create, credential=other, name="other", scopes=["write", "read"])
+    )
+    assert await replace(door, credential=other).accepts("others.jpg")
+    for writer in writers:
+        writer.transport.abort()
+
+    async def all_gone() -> bool:
+        return door.context.limits.uploads_in_flight == 0
+
+    await until(all_gone, seconds=10, what="their places are free")
+    assert await door.accepts("fourth.jpg")
