@@ -68,7 +68,7 @@ class Dispatcher:
                 if job["state"] == "ready"
                 else "A job is dead: workers fell silent over it too often.",
                 job_id=job["id"],
-                object_id=str(job["object_id"]),
+                photo_id=str(job["object_id"]),
                 state=job["state"],
                 **({"request_id": job["request_id"]} if job["request_id"] else {}),
             )

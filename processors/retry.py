@@ -205,7 +205,7 @@ def _clean(text: str) -> str:
 def _report(claim: Claim, verdict: Verdict, described: dict[str, Any], error: BaseException) -> None:
     ids = {
         "job_id": claim.job_id,
-        "object_id": str(claim.object_id),
+        "photo_id": str(claim.object_id),
         "token": claim.token,
         "processor": claim.processor,
     }

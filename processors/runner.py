@@ -83,7 +83,7 @@ class Runner:
     async def _run_claimed(self, claim: Claim) -> None:
         ids = {
             "job_id": claim.job_id,
-            "object_id": str(claim.object_id),
+            "photo_id": str(claim.object_id),
             "processor": claim.processor,
             "attempt": claim.attempt,
         }

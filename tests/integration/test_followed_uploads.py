@@ -79,7 +79,7 @@ async def assert_followed(site: Site, entrance: Program, request_id: str) -> Non
     (stored,) = lines(entrance, request_id)["photo.stored"]
     work = lines(site.worker, request_id)
     assert {line["processor"] for line in work["job.started"]} == {"exif", "preview"}
-    assert {line["object_id"] for event in work.values() for line in event} == {stored["photo_id"]}
+    assert {line["photo_id"] for event in work.values() for line in event} == {stored["photo_id"]}
     assert all(line["job_id"] for event in work.values() for line in event)
     assert all(line["waited_seconds"] >= 0 for line in work["job.started"])
     for line in [stored, *(line for event in work.values() for line in event)]:
