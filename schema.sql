@@ -177,11 +177,11 @@ create table if not exists multipart (
 create index if not exists multipart_key on multipart (bucket, key);
 create index if not exists multipart_seen on multipart (seen_at);
 
--- Who replayed or discarded what.
+-- Who replayed, discarded or promoted what.
 create table if not exists job_action (
   id      bigint generated always as identity primary key,
   job_id  bigint not null references job (id) on delete cascade,
-  action  text not null check (action in ('replay', 'discard')),
+  action  text not null check (action in ('replay', 'discard', 'promote')),
   actor   text not null,
   note    text,
   at      timestamptz not null default now()
@@ -355,11 +355,11 @@ do $$ begin
   if to_regclass('action') is null then
     create table action (                               -- one line for each thing that somebody did
       id         bigint generated always as identity primary key,
-      action     text not null check (action in ('replay', 'discard', 'pause', 'resume')),
+      action     text not null check (action in ('replay', 'discard', 'promote', 'pause', 'resume')),
       actor      text not null,
       note       text,
       processor  text,                                  -- of a pause or resume
-      filter     jsonb,                                 -- which dead jobs were meant; null: those that were named
+      filter     jsonb,                                 -- which jobs were meant; null: those that were named
       jobs       int not null default 0,                -- that were changed
       job_ids    bigint[] not null default '{}',        -- the first of them
       at         timestamptz not null default now()
@@ -402,4 +402,15 @@ do $$ begin
   end if;
 end $$;
 
-insert into schema_version (version) values (1), (2), (3), (4), (5), (6), (7), (8) on conflict do nothing;
+-- Version 9. Workers that left, told apart from those that fell silent; jobs that were waiting and were told to run now.
+do $$ begin
+  if not exists (select from pg_attribute where attrelid = 'worker'::regclass and attname = 'left_at') then
+    alter table worker add column if not exists left_at timestamptz;   -- null: it has not said that it ends
+    alter table job_action drop constraint job_action_action_check,
+      add constraint job_action_action_check check (action in ('replay', 'discard', 'promote'));
+    alter table action drop constraint action_action_check,
+      add constraint action_action_check check (action in ('replay', 'discard', 'promote', 'pause', 'resume'));
+  end if;
+end $$;
+
+insert into schema_version (version) values (1), (2), (3), (4), (5), (6), (7), (8), (9) on conflict do nothing;

@@ -123,7 +123,13 @@ async def _serve(  # noqa: PLR0917 - everything that a worker has
         async with database.connection() as conn:
             await workers.say_alive(conn, row, stopping=stop.is_set())
 
+    async def say_stopping() -> None:
+        await stop.wait()  # an idle worker ends before its next heartbeat would say so
+        with contextlib.suppress(DatabaseUnavailable):
+            await say_alive()
+
     background = [
+        asyncio.create_task(say_stopping()),
         asyncio.create_task(dispatcher.run()),
         asyncio.create_task(Sequencer(database).run()),
         asyncio.create_task(_repeat(beat, settings.lease_seconds / 3)),

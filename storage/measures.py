@@ -101,7 +101,7 @@ async def count_workers(conn: Connection, *, alive_seconds: float) -> dict[str, 
     row = await conn.fetchrow(
         """
         select count(*) as workers, coalesce(sum(slots), 0) as slots from worker
-        where seen_at > now() - $1::float8 * interval '1 s' and not stopping
+        where seen_at > now() - $1::float8 * interval '1 s' and not stopping and left_at is null
         """,
         alive_seconds,
     )

@@ -13,7 +13,7 @@ import pytest
 
 from tests.servers import Servers, execute, fetch_value, run_apart
 
-VERSION = 8
+VERSION = 9
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import objects
+from storage import objects, workers
 from storage.blobs import Blobs
 from storage.database import Database
 from storage.objects import Plan
@@ -73,17 +73,42 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 async def test_an_idle_worker_ends_at_once(stage: Stage, database: Database, number: signal.Signals) -> None:
-    """Told to stop while it waits for work, a worker is gone within 2 s, and so is its row."""
+    """Told to stop while it waits for work, a worker is gone within 2 s, and its row says that it left."""
     worker = await started(stage.start_worker())
 
     async def seen() -> bool:
-        return bool(await value(database, "select count(*) from worker"))
+        return bool(await value(database, "select count(*) from worker where left_at is null"))
 
     await until(seen, seconds=5, what="the worker says that it is alive")
     os.kill(worker.pid, number)
     assert await ended(worker, seconds=5) < 2
     assert worker.exit_code == 0
     assert not await seen()
+    async with database.connection() as conn:
+        assert await workers.list_alive(conn, alive_seconds=3) == []
+        (gone,) = await workers.list_gone(conn, alive_seconds=3)
+    assert (gone["pid"], gone["stopping"], gone["jobs"]) == (worker.pid, True, 0)
+    assert gone["left_at"] == gone["seen_at"]
+
+
+async def test_a_killed_worker_is_told_as_lost(
+    stage: Stage, database: Database, blobs: Blobs, bucket_prefix: str
+) -> None:
+    """Killed over a job, a worker is among the gone ones as soon as it counts as silent, with the job that it held; and
+    it did not say goodbye."""
+    worker = await started(stage.start_worker(worker_slots="1"))
+    worker.freeze_children()
+    (job_id,) = await put_photo(database, blobs, f"{bucket_prefix}-photos", processors=("preview",))
+    await in_state(database, job_id, "running")
+
+    async def gone() -> list[dict[str, object]]:
+        async with database.connection() as conn:
+            return await workers.list_gone(conn, alive_seconds=3)
+
+    assert await gone() == []
+    worker.kill()
+    (told,) = await until(gone, seconds=10, what="the worker counts as gone")
+    assert (told["pid"], told["stopping"], told["left_at"], told["jobs"]) == (worker.pid, False, None, 1)
 
 
 async def test_a_busy_worker_finishes_its_job(
