@@ -97,10 +97,11 @@ def questions(conn: Connection) -> Iterator[tuple[str, Callable[[], Awaitable[An
         yield f"jobs: {name}", partial(deadletters.list_jobs, conn, wanted, limit=51)
     yield "groups of the dead", partial(errorgroups.list_groups, conn, JobFilter(state="dead"), limit=50)
     yield "groups of one bucket", partial(errorgroups.list_groups, conn, JobFilter(state="dead", bucket="b1"), limit=50)
-    yield "dead by error", partial(deadletters.count_dead, conn, JobFilter())
+    yield "dead by error", partial(deadletters.count_by_error, conn, JobFilter(state="dead"))
     yield "an hour of trends", partial(trends.measure, conn, minutes=60)
     yield "a day of trends", partial(trends.measure, conn, minutes=1440)
     yield "counts by state", partial(workers.count_jobs, conn)
+    yield "how long jobs waited", partial(workers.measure_waits, conn)
     yield "a worker's look", partial(jobs.list_due, conn, known=KNOWN, limit=2)
 
 

@@ -33,6 +33,7 @@ from gateway.routes import ROUTES
 from gateway.routing import bind
 from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings
+from gateway.turns import HOUSEKEEPING_SECONDS, Turns
 from gateway.ui import pages
 from gateway.waiting import PhotoWatch
 from processors.broker import create_broker
@@ -50,7 +51,6 @@ from storage.settings import StorageSettings
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_HOUSEKEEPING_SECONDS = 10.0
 _BACKGROUND_END_SECONDS = 2.0
 _IDEMPOTENCY_HOURS = 24.0
 
@@ -72,7 +72,12 @@ def create_app(
             app[METRICS].attend(context)
             app[HOOK] = open_hook(app, context)
             site = Site(database=context.database, blobs=context.blobs, settings=settings, jobs=jobs, storage=storage)
-            async with reconciling(site, app[METRICS].count_findings, app[METRICS].note_turn):
+
+            def took_turn() -> None:
+                app[METRICS].note_turn()
+                context.turns.end_reconcile()
+
+            async with reconciling(site, app[METRICS].count_findings, took_turn):
                 yield
 
     async def end_streams(app: web.Application) -> None:
@@ -118,6 +123,7 @@ async def open_context(
             follower=follower,
             memory=MemoryBudget(settings.upload_memory_bytes, wait_seconds=settings.upload_queue_seconds),
             limits=limits,
+            turns=Turns(),
             gateway_id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
         )
 
@@ -259,11 +265,12 @@ async def _keep_house(context: Context) -> None:
                 await deliveries.prune(conn, older_than_hours=context.webhooks.webhook_log_hours)
             # The last: a bucket that refuses us must not keep the others from their turn.
             await sweep_uploads(context, bookmark)
+            context.turns.end_housekeeping()
         except (BlobsUnavailable, BlobRefused, DatabaseUnavailable) as error:
             log.debug("housekeeping.skipped", message="Something needed is away.", error=repr(error))
         except Exception:
             log.exception("housekeeping.failed", message="The housekeeping failed; its next turn follows.")
-        await asyncio.sleep(_HOUSEKEEPING_SECONDS if made else 0.5)
+        await asyncio.sleep(HOUSEKEEPING_SECONDS if made else 0.5)
 
 
 async def _keep_uploads(context: Context) -> None:
@@ -277,4 +284,4 @@ async def _keep_uploads(context: Context) -> None:
             pass
         except Exception:
             log.exception("uploads.unkept", message="Uploads could not be said to be alive; the next turn follows.")
-        await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -9,13 +10,15 @@ from aiohttp import web
 
 from gateway import rendering
 from gateway.errors import Problem
-from gateway.queue_schemas import DonePageSchema, GroupListSchema, HistorySchema, ProcessorSchema
+from gateway.queue_schemas import DonePageSchema, GroupListSchema, HistorySchema, ProcessorSchema, ProcessorsSchema
 from gateway.routing import Call
 from gateway.schemas import encode_cursor
 from processors import registry
 from storage import actions, errorgroups, pauses, trends
 from storage.database import Connection
 from storage.jobfilters import JobFilter
+
+Turn = Callable[..., Awaitable[bool]]  # pauses.pause or pauses.resume
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +70,33 @@ async def resume_processor(call: Call) -> web.StreamResponse:
         context.dispatcher.wake()
         log.warning("processor.resumed", message="A processor runs again.", processor=name, actor=call.actor)
     return _answer(name, None, changed=changed)
+
+
+async def pause_all(call: Call) -> web.StreamResponse:
+    return await _turn_all(call, pauses.pause)
+
+
+async def resume_all(call: Call) -> web.StreamResponse:
+    return await _turn_all(call, pauses.resume)
+
+
+async def _turn_all(call: Call, turn: Turn) -> web.StreamResponse:
+    """Every processor that is known here or has jobs, in one transaction."""
+    context = call.context
+    async with context.database.transaction() as conn:
+        names = sorted({item.name for item in registry.available()} | {*await pauses.list_processors(conn)})
+        changed = [name for name in names if await turn(conn, name, actor=call.actor, note=call.body["note"])]
+        paused = await pauses.list_paused(conn)
+    if changed:
+        context.dispatcher.wake()
+        log.warning(
+            "processor.paused" if turn is pauses.pause else "processor.resumed",
+            message="All processors were paused or run again.",
+            processors=changed,
+            actor=call.actor,
+        )
+    told = [{"processor": name, "paused": paused.get(name), "changed": name in changed} for name in names]
+    return rendering.answer(ProcessorsSchema, {"processors": told})
 
 
 async def list_actions(call: Call) -> web.StreamResponse:

@@ -12,6 +12,7 @@ from gateway.follower import Follower
 from gateway.limits import Limits
 from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings
+from gateway.turns import Turns
 from gateway.waiting import PhotoWatch
 from processors.broker import Broker
 from processors.dispatch import Dispatcher
@@ -40,6 +41,7 @@ class Context:
     follower: Follower
     memory: MemoryBudget
     limits: Limits
+    turns: Turns
     gateway_id: str
 
 

@@ -54,6 +54,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "original_missing": (404, "The original is no longer in the storage."),
     "photo_superseded": (410, "Another photo was stored under the same key since."),
     "range_not_satisfiable": (416, "The range lies outside of the object."),
+    "job_not_waiting": (409, "Only waiting jobs can be discarded so, and only those for later run now."),
     "job_not_dead": (409, "Only dead jobs can be replayed or discarded."),
     "too_many_webhooks": (409, "There are as many webhooks as are allowed."),
     "delivery_not_finished": (409, "Only what is delivered, dead or discarded can be delivered again."),

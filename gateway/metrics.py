@@ -89,6 +89,7 @@ class Metrics:
             "reconcile_pass_interval_seconds", "Time between the starts of two passes; 0: reconciling is off."
         )
         self._jobs = self._gauge("jobs", "Jobs in the database.", "processor", "state")
+        self._later = self._gauge("jobs_later", "Ready jobs that are not due yet; they count as ready.", "processor")
         self._oldest = self._gauge(
             "oldest_ready_job_age_seconds", "How long the oldest due job has waited.", "processor"
         )
@@ -168,7 +169,7 @@ class Metrics:
             self._ask_again_at = began + max(FRESH_SECONDS, took_seconds, min(STALE_SECONDS, REST * took_seconds))
 
     async def _ask_postgres(self, context: Context) -> None:
-        for gauge in (self._jobs, self._oldest, self._paused):
+        for gauge in (self._jobs, self._later, self._oldest, self._paused):
             gauge.clear()
         for single in (self._lag, self._workers, self._slots):
             single.set(float("nan"))
@@ -198,6 +199,7 @@ class Metrics:
     def _set_jobs(self, processor: str, counts: Mapping[str, Any], paused: Container[str]) -> None:
         for state in _STATES:
             self._jobs.labels(processor, state).set(counts.get(state, 0))
+        self._later.labels(processor).set(counts.get("later", 0))
         self._oldest.labels(processor).set(counts.get("oldest_ready_seconds") or 0)
         self._paused.labels(processor).set(processor in paused)
 

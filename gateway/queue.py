@@ -1,8 +1,8 @@
-"""The queue as people see it: stats, jobs, and the dead letters that they replay or discard."""
+"""Jobs as people see them, and what they do with them: replay, discard, have those for later run now."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -15,51 +15,14 @@ from gateway.schemas import (
     JobActionSchema,
     JobDetailSchema,
     JobPageSchema,
-    StatsSchema,
     encode_cursor,
 )
-from processors import registry
-from storage import actions, deadletters, pauses, workers
+from storage import actions, deadletters, facts
 from storage.database import Connection
-from storage.deadletters import Action
+from storage.deadletters import ACTS_ON, Action
 from storage.jobfilters import JobFilter
 
 log = structlog.get_logger(__name__)
-
-_STATES = ("ready", "running", "done", "rejected", "dead", "discarded")
-_NOTHING_RUN = {"jobs": 0, "per_second": 0.0, "p50_seconds": None, "p95_seconds": None, "p99_seconds": None}
-
-
-async def get_stats(call: Call) -> web.StreamResponse:
-    context = call.context
-    async with context.database.connection() as conn:
-        counts = await workers.count_jobs(conn)
-        runs = await workers.measure_runs(conn)
-        alive = await workers.list_alive(conn, alive_seconds=context.jobs.alive_seconds)
-        paused = await pauses.list_paused(conn)
-    names = [item.name for item in registry.available()]
-    names += sorted({*counts, *paused} - set(names))
-    processors = {
-        name: {state: counts.get(name, {}).get(state, 0) for state in _STATES}
-        | {
-            "paused": paused.get(name),
-            "oldest_ready_seconds": counts.get(name, {}).get("oldest_ready_seconds"),
-            "windows": {
-                f"{minutes}m": runs.get(name, {}).get(minutes, _NOTHING_RUN) for minutes in workers.WINDOWS_MINUTES
-            },
-        }
-        for name in names
-    }
-    return rendering.answer(
-        StatsSchema,
-        {
-            "at": datetime.now(UTC),
-            "processors": processors,
-            "workers": alive,
-            "redis_stream_depth": await context.broker.depth(),
-            "uploads_waiting": context.memory.waiting,
-        },
-    )
 
 
 async def list_jobs(call: Call) -> web.StreamResponse:
@@ -88,6 +51,10 @@ async def discard_job(call: Call) -> web.StreamResponse:
     return await _act_on_one(call, "discard")
 
 
+async def promote_job(call: Call) -> web.StreamResponse:
+    return await _act_on_one(call, "promote")
+
+
 async def replay_jobs(call: Call) -> web.StreamResponse:
     return await _act_on_many(call, "replay")
 
@@ -96,8 +63,13 @@ async def discard_jobs(call: Call) -> web.StreamResponse:
     return await _act_on_many(call, "discard")
 
 
+async def promote_jobs(call: Call) -> web.StreamResponse:
+    return await _act_on_many(call, "promote")
+
+
 async def _act_on_one(call: Call, action: Action) -> web.StreamResponse:
     job_id, context = _job_id(call), call.context
+    state = call.body.get("state", ACTS_ON[action][0])
     async with context.database.transaction() as conn:
         await _load(call, conn, job_id)
         changed = await deadletters.act(
@@ -107,20 +79,22 @@ async def _act_on_one(call: Call, action: Action) -> web.StreamResponse:
             actor=call.actor,
             note=call.body["note"],
             attempts=context.jobs.max_attempts,
+            state=state,
         )
         job = await _load(call, conn, job_id)
     if not changed:
-        raise Problem("job_not_dead", f"It is {job['state']}.", state=job["state"])
+        raise _refused(job, state)
     _acted(call, action, changed)
     return rendering.answer(JobDetailSchema, job)
 
 
 async def _act_on_many(call: Call, action: Action) -> web.StreamResponse:
     body, context = call.body, call.context
-    wanted = JobFilter(**body["filter"], places=call.reach.places)
+    asked = JobFilter(**body["filter"], places=call.reach.places)
+    wanted = replace(asked, state=asked.state or ACTS_ON[action][0])
     async with context.database.transaction() as conn:
-        by_error = await deadletters.count_dead(conn, wanted)
-        job_ids = await deadletters.pick_dead(conn, wanted, limit=body["limit"])
+        by_error = await deadletters.count_by_error(conn, wanted)
+        job_ids = await deadletters.pick(conn, wanted, limit=body["limit"])
         changed = []
         if not body["dry_run"]:
             changed = await deadletters.act(
@@ -130,7 +104,8 @@ async def _act_on_many(call: Call, action: Action) -> web.StreamResponse:
                 actor=call.actor,
                 note=body["note"],
                 attempts=context.jobs.max_attempts,
-                wanted=wanted,
+                state=wanted.state or "",
+                wanted=asked,
             )
     if changed:
         _acted(call, action, changed)
@@ -147,9 +122,16 @@ async def _act_on_many(call: Call, action: Action) -> web.StreamResponse:
 
 
 def _acted(call: Call, action: Action, changed: list[int]) -> None:
-    if action == "replay":
+    if action != "discard":
         call.context.dispatcher.wake()
-    log.info(f"jobs.{action}", message="Dead jobs were acted on.", jobs=len(changed), actor=call.actor)
+    log.info(f"jobs.{action}", message="Jobs were acted on.", jobs=len(changed), actor=call.actor)
+
+
+def _refused(job: dict[str, Any], state: str) -> Problem:
+    if state == "dead":
+        return Problem("job_not_dead", f"It is {job['state']}.", state=job["state"])
+    said = "It is due already." if state == "later" and job["state"] == "ready" else f"It is {job['state']}."
+    return Problem("job_not_waiting", said, state=job["state"])
 
 
 async def _load(call: Call, conn: Connection, job_id: int) -> dict[str, Any]:
@@ -159,9 +141,23 @@ async def _load(call: Call, conn: Connection, job_id: int) -> dict[str, Any]:
     attempts = await deadletters.list_attempts(conn, job_id)
     return {
         **rendering.show_job(job, traces=call.sees_traces),
+        "photo": await deadletters.get_photo(conn, job_id),
+        "made": await _load_made(conn, job),
         "attempts": [rendering.show_job(item, traces=call.sees_traces) for item in attempts],
         "actions": await actions.list_of_job(conn, job_id),
     }
+
+
+async def _load_made(conn: Connection, job: dict[str, Any]) -> dict[str, Any]:
+    """What its last run wrote: in one transaction, so that all of it bears the time at which the job ended."""
+    made: dict[str, Any] = {"artifacts": [], "facts": None}
+    if job["outcome"] == "ok":
+        for artifact in await facts.list_artifacts(conn, [job["object_id"]]):
+            if artifact["created_at"] == job["finished_at"]:
+                url = rendering.preview_url(job["object_id"], artifact["preset"])
+                made["artifacts"].append({**artifact, "url": url})
+        made["facts"] = (await facts.get_facts(conn, job["object_id"])).get(job["processor"])
+    return made
 
 
 def _job_id(call: Call) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 
 from marshmallow import Schema, fields, validate
 
-from gateway.schemas import MAX_PAGE, STATES, Instant, JobCursor, JobFilterFields
+from gateway.schemas import MAX_PAGE, Instant, JobCursor, JobFilterFields
+from storage.jobfilters import STATES
 from storage.trends import MAX_MINUTES
 
 
@@ -76,11 +77,42 @@ class ProcessorSchema(Schema):
     paused = fields.Nested("PauseSchema", allow_none=True, required=True, metadata=_about("null: its jobs run."))
 
 
+class ProcessorsSchema(Schema):
+    processors = fields.List(fields.Nested(ProcessorSchema), required=True)
+
+
+class RedisSchema(Schema):
+    """null stands for what the server does not tell."""
+
+    server = fields.String(required=True, metadata=_about("redis or valkey."))
+    version = fields.String(allow_none=True, required=True)
+    mode = fields.String(allow_none=True, required=True, metadata=_about("standalone, cluster or sentinel."))
+    role = fields.String(allow_none=True, required=True)
+    uptime_seconds = fields.Integer(allow_none=True, required=True)
+    used_memory_bytes = fields.Integer(allow_none=True, required=True)
+    peak_memory_bytes = fields.Integer(allow_none=True, required=True)
+    max_memory_bytes = fields.Integer(allow_none=True, required=True, metadata=_about("null: no limit is set."))
+    system_memory_bytes = fields.Integer(allow_none=True, required=True)
+    fragmentation_ratio = fields.Float(allow_none=True, required=True)
+    eviction_policy = fields.String(allow_none=True, required=True)
+    append_only_file = fields.Boolean(allow_none=True, required=True)
+    connected_clients = fields.Integer(allow_none=True, required=True)
+    blocked_clients = fields.Integer(allow_none=True, required=True)
+    evicted_keys = fields.Integer(allow_none=True, required=True)
+    stream_messages = fields.Integer(required=True, metadata=_about("Job ids that nobody has taken."))
+    stream_pending = fields.Integer(required=True, metadata=_about("Taken, and not acknowledged."))
+    stream_consumers = fields.Integer(required=True)
+
+
+class RedisAnswerSchema(Schema):
+    redis = fields.Nested(RedisSchema, allow_none=True, required=True, metadata=_about("null: it does not answer."))
+
+
 class DoneSchema(Schema):
     """What somebody did."""
 
     id = fields.Integer(required=True)
-    action = fields.String(required=True, metadata=_about("replay, discard, pause or resume."))
+    action = fields.String(required=True, metadata=_about("replay, discard, promote, pause or resume."))
     actor = fields.String(required=True)
     note = fields.String(allow_none=True, required=True)
     processor = fields.String(allow_none=True, required=True, metadata=_about("Of a pause or resume."))

@@ -14,7 +14,8 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, ValidationError, fields, post_dump, validate
 
-from storage import events
+from storage import events, jobfilters
+from storage.deadletters import ACTS_ON, Action
 
 STATES = ("ready", "running", "done", "dead", "discarded")
 STATUSES = ("processing", "ready", "partial", "rejected")
@@ -220,7 +221,13 @@ class JobFilterFields(Schema):
 
 
 class JobsQuery(JobFilterFields):
-    state = fields.String(validate=validate.OneOf(STATES), metadata=_about("Only jobs in this state."))
+    state = fields.String(
+        validate=validate.OneOf(jobfilters.STATES),
+        metadata=_about(
+            "Only jobs in this state. Ready ones are `due` or for `later`; `rejected` are the done ones that rejected "
+            "their photo."
+        ),
+    )
     cursor = JobCursor(metadata=_about("`next_cursor` of the page before.", type="string"))
     limit = fields.Integer(load_default=50, validate=validate.Range(min=1, max=MAX_PAGE), metadata=_about("Page size."))
 
@@ -229,18 +236,57 @@ class NoteBody(Schema):
     note = Text(maximum=1000, load_default=None, allow_none=True, metadata=_about("Why; kept with the job."))
 
 
-class JobActionBody(NoteBody):
-    filter = fields.Nested(
-        JobFilterFields,
-        load_default=dict,
-        metadata=_about("Which dead jobs; {} means all of them."),
+def _states_for(action: Action) -> fields.String:
+    states = ACTS_ON[action]
+    return fields.String(
+        validate=validate.OneOf(states),
+        metadata=_about(f"The state that they must be in; default: {states[0]}. Others are left alone."),
     )
+
+
+class DiscardBody(NoteBody):
+    state = _states_for("discard")
+
+
+class ReplayFilterFields(JobFilterFields):
+    state = _states_for("replay")
+
+
+class DiscardFilterFields(JobFilterFields):
+    state = _states_for("discard")
+
+
+class PromoteFilterFields(JobFilterFields):
+    state = _states_for("promote")
+
+
+class JobActionBody(NoteBody):
     dry_run = Flag(load_default=False, metadata=_about("Only count what matches."))
     limit = fields.Integer(
         strict=True,
         load_default=1000,
         validate=validate.Range(min=1, max=1000),
         metadata=_about("Act on so many at most."),
+    )
+
+
+class ReplayManyBody(JobActionBody):
+    filter = fields.Nested(
+        ReplayFilterFields, load_default=dict, metadata=_about("Which dead jobs; {} means all of them.")
+    )
+
+
+class DiscardManyBody(JobActionBody):
+    filter = fields.Nested(
+        DiscardFilterFields,
+        load_default=dict,
+        metadata=_about("Which jobs; {} means all dead ones. Waiting ones only where `state` says so."),
+    )
+
+
+class PromoteManyBody(JobActionBody):
+    filter = fields.Nested(
+        PromoteFilterFields, load_default=dict, metadata=_about("Which jobs for later; {} means all of them.")
     )
 
 
@@ -319,7 +365,28 @@ class ActionSchema(Schema):
     at = Instant(required=True, metadata=_about("", type="string", format="date-time"))
 
 
+class JobPhotoSchema(Schema):
+    filename = fields.String(allow_none=True, required=True)
+    content_type = fields.String(required=True)
+    size_bytes = fields.Integer(required=True)
+    status = fields.String(required=True, validate=validate.OneOf(STATUSES))
+    request_id = fields.String(allow_none=True, required=True, metadata=_about("Of the request that brought it."))
+    current = fields.Boolean(required=True, metadata=_about("false: it was replaced or deleted since."))
+
+
+class MadeSchema(Schema):
+    """What the last run of a job left behind."""
+
+    artifacts = fields.List(fields.Nested("ArtifactSchema"), required=True)
+    facts = fields.Dict(keys=fields.String(), allow_none=True, required=True, metadata=_about("null: none."))
+
+
 class JobDetailSchema(JobSchema):
+    seconds = fields.Float(
+        allow_none=True, required=True, metadata=_about("Of the last run, up to now where it is under way.")
+    )
+    photo = fields.Nested(JobPhotoSchema, required=True)
+    made = fields.Nested(MadeSchema, required=True)
     attempts = fields.List(fields.Nested(AttemptSchema), required=True)
     actions = fields.List(fields.Nested(ActionSchema), required=True)
 
@@ -331,7 +398,7 @@ class JobPageSchema(Schema):
 
 class JobActionSchema(Schema):
     dry_run = fields.Boolean(required=True)
-    matched = fields.Integer(required=True, metadata=_about("Dead jobs that match the filter."))
+    matched = fields.Integer(required=True, metadata=_about("Jobs that match the filter."))
     changed = fields.Integer(required=True, metadata=_about("Jobs acted on by this request."))
     by_error = fields.Dict(
         keys=fields.String(), values=fields.Integer(), required=True, metadata=_about("Matches by error code.")
@@ -439,6 +506,12 @@ class WindowSchema(Schema):
     p99_seconds = fields.Float(allow_none=True, required=True)
 
 
+class WaitSchema(Schema):
+    p50_seconds = fields.Float(required=True)
+    p95_seconds = fields.Float(required=True)
+    p99_seconds = fields.Float(required=True)
+
+
 class PauseSchema(Schema):
     at = Instant(required=True, metadata=_about("Since when.", type="string", format="date-time"))
     by = fields.String(required=True)
@@ -447,7 +520,14 @@ class PauseSchema(Schema):
 
 class ProcessorStatsSchema(Schema):
     paused = fields.Nested(PauseSchema, allow_none=True, required=True, metadata=_about("null: its jobs run."))
-    ready = fields.Integer(required=True)
+    ready = fields.Integer(required=True, metadata=_about("Due and later ones."))
+    due = fields.Integer(required=True, metadata=_about("Ready, and their time has come."))
+    later = fields.Integer(required=True, metadata=_about("Ready, and not due yet: they are tried again then."))
+    next_at = Instant(
+        allow_none=True,
+        required=True,
+        metadata=_about("When the next of the later ones is due.", type="string", format="date-time"),
+    )
     running = fields.Integer(required=True)
     done = fields.Integer(required=True)
     rejected = fields.Integer(required=True, metadata=_about("Done with the verdict that the photo is at fault."))
@@ -458,6 +538,12 @@ class ProcessorStatsSchema(Schema):
     )
     windows = fields.Dict(
         keys=fields.String(), values=fields.Nested(WindowSchema), required=True, metadata=_about("By 1m, 5m, 15m.")
+    )
+    wait = fields.Nested(
+        WaitSchema,
+        allow_none=True,
+        required=True,
+        metadata=_about("How long jobs were due before a worker took them, in five minutes; null: none ended."),
     )
 
 
@@ -482,10 +568,44 @@ class WorkerSchema(Schema):
     running = fields.List(fields.Nested(RunningSchema), required=True)
 
 
+class GoneWorkerSchema(Schema):
+    id = fields.String(required=True)
+    host = fields.String(required=True)
+    pid = fields.Integer(required=True)
+    version = fields.String(required=True)
+    slots = fields.Integer(required=True)
+    started_at = Instant(required=True, metadata=_about("", type="string", format="date-time"))
+    seen_at = Instant(required=True, metadata=_about("Heard of last.", type="string", format="date-time"))
+    stopping = fields.Boolean(required=True, metadata=_about("It had said that it would take nothing new."))
+    left_at = Instant(
+        allow_none=True,
+        required=True,
+        metadata=_about("It ended as it was told to; null: it fell silent.", type="string", format="date-time"),
+    )
+    jobs = fields.Integer(required=True, metadata=_about("That it holds until their leases end."))
+
+
+class TurnSchema(Schema):
+    """Something that this gateway does again and again."""
+
+    name = fields.String(required=True, metadata=_about("dispatch, housekeeping or reconcile."))
+    every_seconds = fields.Float(allow_none=True, required=True, metadata=_about("null: it is switched off."))
+    last_at = Instant(
+        allow_none=True,
+        required=True,
+        metadata=_about("When the last one came to its end.", type="string", format="date-time"),
+    )
+    next_at = Instant(allow_none=True, required=True, metadata=_about("About when.", type="string", format="date-time"))
+
+
 class StatsSchema(Schema):
     at = Instant(required=True, metadata=_about("", type="string", format="date-time"))
     processors = fields.Dict(keys=fields.String(), values=fields.Nested(ProcessorStatsSchema), required=True)
     workers = fields.List(fields.Nested(WorkerSchema), required=True)
+    gone_workers = fields.List(
+        fields.Nested(GoneWorkerSchema), required=True, metadata=_about("That ended in the last 15 minutes.")
+    )
+    turns = fields.List(fields.Nested(TurnSchema), required=True, metadata=_about("Of the gateway that answers."))
     redis_stream_depth = fields.Integer(
         allow_none=True, required=True, metadata=_about("Messages not yet taken; null: Redis is away.")
     )

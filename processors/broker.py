@@ -21,6 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 from taskiq import AckableMessage, TaskiqMessage
 from taskiq_redis import RedisStreamBroker
 
+from processors.redis_details import read_details
 from processors.settings import JobSettings
 from storage import failpoints
 
@@ -31,6 +32,7 @@ _LABELS = {"ack_type": "when_received"}
 _COMMAND_SECONDS = 0.5  # no command on a request's way may take longer
 _BLOCK_MS = 1000
 _DOWN_POLL_SECONDS = 0.2
+_DETAILS_SECONDS = 3.0  # for so long they are told again, however many ask
 _FAILURES = (RedisError, OSError, TimeoutError)
 
 FindDue = Callable[[], Awaitable[list[int]]]
@@ -63,6 +65,9 @@ class Broker(RedisStreamBroker):
         self._stale_ms = int(settings.redispatch_seconds * 3000)
         self.down_since: float | None = None
         self._down_kinds: set[str] = set()  # reasons already logged since then
+        self._details: dict[str, Any] | None = None
+        self._details_until = float("-inf")  # time.monotonic()
+        self._asking = asyncio.Lock()
 
     async def startup(self) -> None:
         """Like taskiq's, but Redis may be away."""
@@ -118,6 +123,25 @@ class Broker(RedisStreamBroker):
             return None
         self._note_up()
         return depth
+
+    async def describe(self) -> dict[str, Any] | None:
+        """What Redis says of itself (processors.redis_details), a few seconds old at most; None where it does not."""
+        async with self._asking:
+            if time.monotonic() >= self._details_until:
+                self._details = await self._ask_details()
+                self._details_until = time.monotonic() + _DETAILS_SECONDS
+            return self._details
+
+    async def _ask_details(self) -> dict[str, Any] | None:
+        groups: list[dict[str, Any]] = []
+        try:
+            async with asyncio.timeout(_COMMAND_SECONDS), self._redis() as client:
+                info, depth = await client.info(), int(await client.xlen(self.queue_name))
+                with contextlib.suppress(ResponseError):  # there is no stream before the first message
+                    groups = await client.xinfo_groups(self.queue_name)
+        except _FAILURES:  # not noted: a server may refuse INFO and work
+            return None
+        return read_details(info, depth=depth, groups=groups)
 
     async def tidy(self) -> None:
         """Drop what dead consumers hold, and their names. Their jobs are dispatched again from Postgres."""

@@ -14,7 +14,7 @@ from safelight import console
 _NAMES = {"error": "error_code", "group": "error_group", "prefix": "key_prefix", "photo": "photo_id"}
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-State = Annotated[str | None, typer.Option(help="ready, running, done, dead or discarded.")]
+State = Annotated[str | None, typer.Option(help="ready, due, later, running, done, rejected, dead or discarded.")]
 Processor = Annotated[str | None, typer.Option(help="Of this processor.")]
 Error = Annotated[str | None, typer.Option("--error", help="Whose last error had this code.")]
 Group = Annotated[str | None, typer.Option("--group", help="That failed alike, as `jobs groups` names it.")]

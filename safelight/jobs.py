@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -33,10 +34,12 @@ jobs_app = typer.Typer(
     no_args_is_help=True,
     help="Jobs and dead letters: find out what failed, and have it done again.\n\n"
     "A job is one processor applied to one photo. One that failed too often is dead, and waits for you: "
-    "[b]groups[/b] shows what failed alike, [b]show[/b] one job with every run, [b]replay[/b] has them run again.",
+    "[b]groups[/b] shows what failed alike, [b]show[/b] one job with every run, [b]replay[/b] has them run again; "
+    "[b]promote[/b] runs what waits for later.",
 )
 jobs_app.command("replay")(acting.replay_jobs)
 jobs_app.command("discard")(acting.discard_jobs)
+jobs_app.command("promote")(acting.promote_jobs)
 jobs_app.command("pause")(acting.pause)
 jobs_app.command("resume")(acting.resume)
 jobs_app.command("actions")(acting.list_actions)
@@ -93,7 +96,7 @@ def list_jobs(
     if not as_json:
         table = Table("Job", "Processor", "State", "Runs", "Since", "Photo", "Error", box=None, header_style="bold")
         for job in found:
-            at = (job["finished_at"] or job["created_at"])[:19].replace("T", " ")
+            at = _since(job)[:19].replace("T", " ")
             runs = f"{job['attempt']}/{job['max_attempts']}"
             failed = (job["error"] or {}).get("code") or ""
             outcome = f" ({job['outcome']})" if job["outcome"] and job["outcome"] != "ok" else ""
@@ -156,10 +159,22 @@ def show_job(job_id: JobId, as_json: AsJson = False) -> None:
         return
     typer.echo(f"Job {job['id']}: {job['processor']} on {job['bucket']}/{job['key']}")
     typer.echo(f"State     {job['state']}" + (f" ({job['outcome']})" if job["outcome"] else ""))
-    typer.echo(f"Photo     {job['photo_id']}")
+    photo = job["photo"]
+    typer.echo(
+        f"Photo     {job['photo_id']}, {photo['content_type']}, {photo['size_bytes']:,} bytes, {photo['status']}"
+    )
+    typer.echo(f"Processor {job['processor']}, version {job['version']}")
     typer.echo(f"Attempts  {job['attempt']} of {job['max_attempts']}, crashes {job['crashes']}")
     if job["state"] == "ready":
         typer.echo(f"Due       {job['run_at']}")
+    if job["started_at"]:
+        ended = f" to {job['finished_at']}" if job["finished_at"] else ""
+        took = "" if job["seconds"] is None else f", {job['seconds']:.2f} s"
+        typer.echo(f"Ran       {job['started_at']}{ended}{took}")
+    for item in job["made"]["artifacts"]:
+        typer.echo(f"Made      {item['bucket']}/{item['key']}, {item['size_bytes']:,} bytes")
+    if job["made"]["facts"] is not None:
+        typer.echo(f"Made      {len(job['made']['facts'])} facts")
     for run in job["attempts"]:
         seconds = "" if run["seconds"] is None else f" after {run['seconds']:.2f} s"
         typer.echo(
@@ -171,6 +186,12 @@ def show_job(job_id: JobId, as_json: AsJson = False) -> None:
         note = f": {done['note']}" if done["note"] else ""
         typer.echo(f"  {done['action']} by {done['actor']} at {done['at']}{note}")
     typer.echo(f"In plain words: safelight why {job['id']}", err=True)
+
+
+def _since(job: dict[str, Any]) -> str:
+    """When it ended, or else was made; for one that is for later, when it is due."""
+    is_later = job["state"] == "ready" and datetime.fromisoformat(job["run_at"]) > datetime.now(UTC)
+    return str(job["run_at"] if is_later else job["finished_at"] or job["created_at"])
 
 
 def _error_lines(error: dict[str, Any] | None) -> list[str]:

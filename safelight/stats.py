@@ -15,6 +15,9 @@ from safelight import console, remote
 from safelight.console import AsJson
 from safelight.remote import Gateway, Unreachable
 
+_STATES = ("due", "later", "running", "done", "rejected", "dead", "discarded")
+_TITLES = ("Processor", *(state.capitalize() for state in _STATES))
+
 
 def stats(
     *,
@@ -61,16 +64,17 @@ async def _watch(gateway: Gateway, interval_seconds: float, as_json: bool) -> No
 def board(found: dict[str, Any]) -> RenderableType:
     """The stats as tables, with a line for what needs somebody."""
     table = Table(box=None, header_style="bold")
-    for title in ("Processor", "Ready", "Running", "Done", "Rejected", "Dead", "Oldest due", "Jobs/s", "p50", "p95"):
+    for title in (*_TITLES, "Oldest due", "Jobs/s", "p50", "p95", "Waited p95"):
         table.add_column(title, justify="left" if title == "Processor" else "right")
     for name, counts in sorted(found["processors"].items()):
         window = counts["windows"]["5m"]
-        numbers = [f"{counts[state]:,}" for state in ("ready", "running", "done", "rejected", "dead")]
+        numbers = [f"{counts[state]:,}" for state in _STATES]
         times = [_seconds(window[which]) for which in ("p50_seconds", "p95_seconds")]
         age, rate = _seconds(counts["oldest_ready_seconds"]), f"{window['per_second']:.1f}"
         title = f"{name} (paused)" if counts["paused"] else name
         style = "red" if counts["dead"] else "yellow" if counts["paused"] else None
-        table.add_row(title, *numbers, age, rate, *times, style=style)
+        waited = _seconds(counts["wait"]["p95_seconds"] if counts["wait"] else None)
+        table.add_row(title, *numbers, age, rate, *times, waited, style=style)
     return Group(
         table, Text(), _workers(found["workers"]), *(Text(f"! {line}", style="yellow") for line in needs(found))
     )
@@ -88,19 +92,26 @@ def needs(found: dict[str, Any]) -> list[str]:
             lines.append(f"{name} was paused by {pause['by']} at {pause['at']}{note}: safelight jobs resume {name}")
         if counts["dead"]:
             lines.append(f"{counts['dead']:,} jobs of {name} are dead: safelight jobs groups")
+    lost = [worker for worker in found["gone_workers"] if worker["left_at"] is None]
+    lines += [f"Worker {item['id']} fell silent at {item['seen_at']}, with {item['jobs']:,} jobs." for item in lost]
     if found["redis_stream_depth"] is None:
         lines.append("Redis is away. Jobs are found in Postgres meanwhile, a little later: safelight doctor")
     return lines
 
 
 def _workers(workers: list[dict[str, Any]]) -> Table:
-    table = Table("Worker", "Slots", "Version", "Runs", box=None, header_style="bold")
+    table = Table("Worker", "Busy/slots", "Version", "Runs", box=None, header_style="bold")
     for worker in workers:
         runs = [
             f"{job['processor']} {job['bucket']}/{job['key']} ({job['seconds']:.1f} s)" for job in worker["running"]
         ]
         state = " (stopping)" if worker["stopping"] else ""
-        table.add_row(worker["id"] + state, str(worker["slots"]), worker["version"], "\n".join(runs) or "-")
+        table.add_row(
+            worker["id"] + state,
+            f"{len(worker['running'])}/{worker['slots']}",
+            worker["version"],
+            "\n".join(runs) or "-",
+        )
     return table
 
 

@@ -23,7 +23,7 @@ async def note_jobs(
     note: str | None,
     wanted: Mapping[str, Any] | None = None,
 ) -> None:
-    """Jobs were replayed or discarded. `wanted`: the filter that chose them, None where they were named."""
+    """Jobs were replayed, discarded or promoted. `wanted`: the filter that chose them, None where they were named."""
     await conn.executemany(
         "insert into job_action (job_id, action, actor, note) values ($1, $2, $3, $4)",
         [(job_id, action, actor, note) for job_id in job_ids],

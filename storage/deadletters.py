@@ -1,4 +1,4 @@
-"""What people do with jobs: list, inspect, replay, discard. Functions take a connection first.
+"""What people do with jobs: list, inspect, replay, discard, promote. Functions take a connection first.
 
 The dead letter queue is no queue: it is the set of jobs in state `dead`. Every action is kept (storage.actions), and is
 idempotent under concurrency: of twenty replays at once, one acts.
@@ -7,13 +7,19 @@ idempotent under concurrency: of twenty replays at once, one acts.
 from __future__ import annotations
 
 import uuid
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from storage import actions, objects
 from storage.database import JOB_CHANNEL, Connection
-from storage.jobfilters import JobFilter, source, where
+from storage.jobfilters import JobFilter, in_state, source, where
 
-Action = Literal["replay", "discard"]
+Action = Literal["replay", "discard", "promote"]
+# The states that each may be done in; the first one where nothing else is asked for.
+ACTS_ON: Final[dict[Action, tuple[str, ...]]] = {
+    "replay": ("dead",),
+    "discard": ("dead", "ready", "due", "later"),
+    "promote": ("later",),
+}
 
 _NEWEST_JOBS = 20_000
 _MAX_ID = 2**63 - 1
@@ -22,7 +28,10 @@ _MAX_ID = 2**63 - 1
 _COLUMNS = """
   job.id, job.object_id, object.bucket, object.key, job.processor, job.version, job.state, job.outcome, job.attempt,
   job.max_attempts, job.crashes, job.expiries, job.token, job.run_at, job.lease_until, job.worker, job.error_code,
-  job.error, job.error_group, job.created_at, job.started_at, job.finished_at
+  job.error, job.error_group, job.created_at, job.started_at, job.finished_at,
+  case when job.state = 'running' then extract(epoch from now() - job.started_at)
+       when job.state in ('done', 'dead') then extract(epoch from job.finished_at - job.started_at)
+  end::float8 as seconds
 """
 
 
@@ -76,6 +85,20 @@ async def get(conn: Connection, job_id: int) -> dict[str, Any] | None:
     return dict(row) if row else None
 
 
+async def get_photo(conn: Connection, job_id: int) -> dict[str, Any]:
+    """What a job's page tells of its photo. The job must be there."""
+    row = await conn.fetchrow(
+        """
+        select filename, content_type, size_bytes, status, request_id,
+               superseded_at is null and deleted_at is null as current
+        from object where id = (select object_id from job where id = $1)
+        """,
+        job_id,
+    )
+    assert row is not None
+    return dict(row)
+
+
 async def list_attempts(conn: Connection, job_id: int) -> list[dict[str, Any]]:
     """Every run of a job, oldest first."""
     rows = await conn.fetch(
@@ -89,28 +112,29 @@ async def list_attempts(conn: Connection, job_id: int) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-async def count_dead(conn: Connection, wanted: JobFilter) -> dict[str, int]:
-    """Dead letters that match, by error code."""
+async def count_by_error(conn: Connection, wanted: JobFilter) -> dict[str, int]:
+    """Jobs that match, by error code; `none` where nothing has failed yet."""
     conditions, arguments = where(wanted)
     rows = await conn.fetch(
         f"""
-        select coalesce(job.error_code, 'unknown') as code, count(*) as matched
+        select coalesce(job.error_code, case when job.state = 'dead' then 'unknown' else 'none' end) as code,
+               count(*) as matched
         from {source(wanted)}
-        where job.state = 'dead' and {" and ".join(conditions)} group by 1 order by 2 desc, 1
+        where {" and ".join(conditions)} group by 1 order by 2 desc, 1
         """,
         *arguments,
     )
     return {row["code"]: row["matched"] for row in rows}
 
 
-async def pick_dead(conn: Connection, wanted: JobFilter, *, limit: int) -> list[int]:
-    """Ids of dead letters that match, oldest first."""
+async def pick(conn: Connection, wanted: JobFilter, *, limit: int) -> list[int]:
+    """Ids of jobs that match, oldest first."""
     conditions, arguments = where(wanted)
     arguments.append(limit)
     rows = await conn.fetch(
         f"""
         select job.id from {source(wanted)}
-        where job.state = 'dead' and {" and ".join(conditions)} order by job.id limit ${len(arguments)}
+        where {" and ".join(conditions)} order by job.id limit ${len(arguments)}
         """,
         *arguments,
     )
@@ -125,25 +149,33 @@ async def act(
     actor: str,
     note: str | None,
     attempts: int,
+    state: str = "dead",
     wanted: JobFilter | None = None,
 ) -> list[int]:
-    """Replay (ready again, with `attempts` more of them) or discard dead letters. `wanted`: the filter that chose
-    them, for the audit. Must run in a transaction. Returns the ids that were dead and are not any more."""
+    """Replay (ready again, with `attempts` more of them), discard or promote (due now) jobs in a state that the action
+    may be done in. `wanted`: the filter that chose them, for the audit. Must run in a transaction. Returns the ids of
+    those that were in that state and are not any more."""
+    if state not in ACTS_ON[action]:
+        raise ValueError(f"{action} {state}")
     if not job_ids:
         return []
-    await conn.execute(
-        """
-        select from object where id in (select object_id from job where id = any($1)) order by id for update
-        """,
-        job_ids,
-    )
+    if action != "promote":  # which leaves the photo's status as it is
+        await conn.execute(
+            """
+            select from object where id in (select object_id from job where id = any($1)) order by id for update
+            """,
+            job_ids,
+        )
     changes = {
         "replay": """state = 'ready', crashes = 0, expiries = 0, max_attempts = attempt + $2, run_at = now(),
                      dispatched_at = null, finished_at = null""",
         "discard": "state = 'discarded', finished_at = now() + 0 * $2 * interval '1 s'",
+        "promote": "run_at = now() + 0 * $2 * interval '1 s', dispatched_at = null",
     }
+    # The clock, because a transaction that began before another one promoted would find the job for later still.
+    still = in_state(state, moment="clock_timestamp()")
     rows = await conn.fetch(
-        f"update job set {changes[action]} where id = any($1) and state = 'dead' returning id, object_id",
+        f"update job set {changes[action]} where id = any($1) and {still} returning id, object_id",
         job_ids,
         attempts,
     )
@@ -152,8 +184,9 @@ async def act(
         return []
     chosen_by = wanted.as_json() if wanted else None
     await actions.note_jobs(conn, action, changed, actor=actor, note=note, wanted=chosen_by)
-    for object_id in sorted({row["object_id"] for row in rows}):
-        await objects.settle(conn, object_id)
-    if action == "replay":
+    if action != "promote":
+        for object_id in sorted({row["object_id"] for row in rows}):
+            await objects.settle(conn, object_id)
+    if action != "discard":
         await conn.execute("select pg_notify($1, '')", JOB_CHANNEL)
     return changed

@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+# What is told and listed apart, beyond the states themselves: ready jobs by whether their time has come, and done ones
+# that rejected their photo.
+STATES = ("ready", "due", "later", "running", "done", "rejected", "dead", "discarded")
 _ERROR_TEXT = "concat_ws(' ', job.error_code, job.error ->> 'detail', job.error ->> 'reason', job.error ->> 'cause')"
 
 
@@ -19,7 +22,7 @@ class JobFilter:
     """All that are given must hold. Times are aware; `since` and `until` mean the end of a job that has ended, the
     making of one that has not."""
 
-    state: str | None = None
+    state: str | None = None  # one of STATES
     processor: str | None = None
     error_code: str | None = None
     error_group: str | None = None  # as `deadletters.group_of` makes it
@@ -43,7 +46,6 @@ class JobFilter:
 
 
 _CONDITIONS = {
-    "state": "job.state = {}",
     "processor": "job.processor = {}",
     "error_code": "job.error_code = {}",
     "error_group": "job.error_group = {}",
@@ -66,6 +68,17 @@ _SEARCH_FIRST = f"""job.id in (
 _JOINED = "job join object on object.id = job.object_id"
 
 
+def in_state(state: str, *, moment: str = "now()") -> str:
+    """The condition that a job is in one of STATES at a moment, as SQL says it."""
+    if state not in STATES:
+        raise ValueError(state)
+    return {
+        "due": f"(job.state = 'ready' and job.run_at <= {moment})",
+        "later": f"(job.state = 'ready' and job.run_at > {moment})",
+        "rejected": "(job.state = 'done' and job.outcome = 'rejected')",
+    }.get(state, f"job.state = '{state}'")
+
+
 def source(wanted: JobFilter) -> str:
     """What to select from: jobs, with their photos where a condition needs them."""
     names = (*_PHOTO_CONDITIONS, "search")
@@ -77,7 +90,7 @@ def where(wanted: JobFilter, *, search_first: bool = False) -> tuple[list[str], 
     """The conditions, with their arguments numbered from $1. Never empty. `search_first`: go through all keys and
     errors once, for a search that finds little among many jobs, rather than look at job after job."""
     searching = {"search": _SEARCH_FIRST if search_first else _SEARCH}
-    found: list[str] = ["true"]
+    found: list[str] = ["true" if wanted.state is None else in_state(wanted.state)]
     arguments: list[Any] = []
     for name, condition in (_CONDITIONS | _PHOTO_CONDITIONS | searching).items():
         value = getattr(wanted, name)

@@ -40,5 +40,21 @@ async def list_paused(conn: Connection) -> dict[str, dict[str, Any]]:
     return {row["processor"]: {"at": row["at"], "by": row["by"], "note": row["note"]} for row in rows}
 
 
+async def list_processors(conn: Connection) -> list[str]:
+    """Processors that have jobs or are paused. Steps from one to the next in job_tally, whatever the number of jobs."""
+    rows = await conn.fetch(
+        """
+        with recursive named (processor) as (
+          (select processor from job order by processor limit 1)
+          union all
+          select (select processor from job where processor > named.processor order by processor limit 1)
+          from named where named.processor is not null
+        )
+        select processor from named where processor is not null union select processor from pause order by 1
+        """
+    )
+    return [row["processor"] for row in rows]
+
+
 async def has_jobs(conn: Connection, processor: str) -> bool:
     return bool(await conn.fetchval("select exists (select from job where processor = $1)", processor))

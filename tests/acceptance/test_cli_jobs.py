@@ -14,6 +14,7 @@ import pytest
 
 from tests import photos
 from tests.acceptance.stack import Api, Finished, Stack, wait_for
+from tests.servers import execute, run_apart
 
 
 @pytest.fixture
@@ -106,6 +107,38 @@ def test_wrong_usage_is_exit_code_2(stack: Stack, arguments: list[str], said: st
     """With a sentence that says what is wrong, and nothing on standard output."""
     done = stack.command("jobs", *arguments)
     assert (done.returncode, said in done.stderr.decode(), done.stdout) == (2, True, b""), done.stderr.decode()
+
+
+def test_jobs_for_later_are_promoted(stack: Stack, api: Api, bucket: str) -> None:
+    """They are listed with the time at which they are due, shown by stats, and run after a promotion by filter."""
+    stack.wait_idle()
+    with stack.worker_suspended():
+        photo = api.put(bucket, "a.jpg", photos.make_jpeg(), wait=0)
+        later = f"update job set run_at = '2999-01-01T00:00Z' where object_id = '{photo['id']}'"
+        run_apart(execute(stack.connection["postgres_dsn"], later))
+    listed = stack.command("jobs", "list", "--state", "later", "--bucket", bucket).stdout.decode()
+    assert listed.count("2999-01-01") == 2
+    dry = told(stack.command("jobs", "promote", "--bucket", bucket, "--dry-run", "--json"))
+    assert (dry["matched"], dry["changed"]) == (2, [])
+    first, second = sorted(job["id"] for job in photo["jobs"])
+    assert told(stack.command("jobs", "promote", str(first), "--json"))["changed"] == [first]
+    assert told(stack.command("jobs", "promote", "--bucket", bucket, "--yes", "--json"))["changed"] == [second]
+    assert api.settle(photo["id"])["status"] == "ready"
+    refused = told(stack.command("jobs", "promote", str(first), "--json"), code=1)
+    assert [item["code"] for item in refused["failures"]] == ["job_not_waiting"]
+    assert f"on {bucket}/a.jpg" in stack.command("jobs", "show", str(first)).stdout.decode()
+    assert "promote" in stack.command("jobs", "actions", "--limit", "1").stdout.decode()
+
+
+def test_all_processors_are_paused_and_resumed(stack: Stack) -> None:
+    """With --all, and a line for each."""
+    stack.wait_idle()
+    paused = stack.command("jobs", "pause", "--all").stdout.decode()
+    resumed = stack.command("jobs", "resume", "--all").stdout.decode()
+    for name in ("exif", "preview"):
+        assert f"{name} waits from now on.\n" in paused
+        assert f"{name} runs again.\n" in resumed
+    assert stack.command("jobs", "pause").returncode == 2
 
 
 def test_a_processor_is_paused_and_resumed(stack: Stack, api: Api, bucket: str) -> None:

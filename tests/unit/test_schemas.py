@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 
-from gateway.schemas import JobActionBody, JobsQuery, PhotosQuery, WaitQuery, encode_cursor
+from gateway.schemas import JobsQuery, PhotosQuery, ReplayManyBody, WaitQuery, encode_cursor
 
 PHOTOS, JOBS = PhotosQuery(), JobsQuery()
 
@@ -95,9 +95,9 @@ def test_any_text_is_a_time_or_refused(text: str) -> None:
         (WaitQuery(), {"wait": "nan"}, "wait"),
         (WaitQuery(), {"wait": -1}, "wait"),
         (WaitQuery(), {"wait": 601}, "wait"),
-        (JobActionBody(), {"limit": 1001}, "limit"),
-        (JobActionBody(), {"filter": {"state": "done"}}, "filter"),
-        (JobActionBody(), {"note": "a\0"}, "note"),
+        (ReplayManyBody(), {"limit": 1001}, "limit"),
+        (ReplayManyBody(), {"filter": {"state": "done"}}, "filter"),
+        (ReplayManyBody(), {"note": "a\0"}, "note"),
     ],
     ids=repr,
 )
