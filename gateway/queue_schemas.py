@@ -88,6 +88,8 @@ class RedisSchema(Schema):
     version = fields.String(allow_none=True, required=True)
     mode = fields.String(allow_none=True, required=True, metadata=_about("standalone, cluster or sentinel."))
     role = fields.String(allow_none=True, required=True)
+    os = fields.String(allow_none=True, required=True)
+    port = fields.Integer(allow_none=True, required=True)
     uptime_seconds = fields.Integer(allow_none=True, required=True)
     used_memory_bytes = fields.Integer(allow_none=True, required=True)
     peak_memory_bytes = fields.Integer(allow_none=True, required=True)

@@ -13,6 +13,8 @@ def read_details(info: Mapping[str, Any], *, depth: int, groups: Sequence[Mappin
         "version": info.get("valkey_version") or info.get("redis_version"),
         "mode": info.get("server_mode") or info.get("redis_mode"),
         "role": info.get("role"),
+        "os": info.get("os"),
+        "port": info.get("tcp_port"),
         "uptime_seconds": info.get("uptime_in_seconds"),
         "used_memory_bytes": info.get("used_memory"),
         "peak_memory_bytes": info.get("used_memory_peak"),

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gateway.ui.assets import Asset, load_assets
 
-PAGES = ("/", "/photos/{photo_id}", "/queue", "/dead")
+PAGES = ("/", "/photos/{photo_id}", "/queue", "/jobs", "/dead")
 _FOLDER = Path(__file__).parent / "static"
 # Nothing inline, nothing from elsewhere, and no string ever becomes markup or script.
 POLICY = (

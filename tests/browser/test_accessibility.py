@@ -38,7 +38,8 @@ def test_axe_finds_no_serious_fault(
     colours: Literal["dark", "light"],
     phone: bool,
 ) -> None:
-    """Sign-in, gallery with its filter and uploads, photos, queue with a dialog, dead letters with an open group."""
+    """Sign-in, gallery with its filter and uploads, photos, queue and jobs with a dialog, dead letters with an open
+    group."""
     kind = f"{colours}-{'phone' if phone else 'desk'}"
     guest = visit(None, colours=colours, phone=phone)
     guest.goto("/", "Safelight")
@@ -68,6 +69,16 @@ def test_axe_finds_no_serious_fault(
     assert mine.faults() == []
     page.get_by_role("button", name="Pause preview").click()
     expect(page.get_by_role("dialog")).to_be_visible()
+    assert mine.faults() == []
+
+    mine.goto("/jobs?search=axe/", "Jobs")
+    page.locator("details.job summary").first.click()
+    expect(page.get_by_role("list", name="Attempts")).to_be_visible()
+    mine.shoot(f"jobs-{kind}")
+    assert mine.faults() == []
+    page.get_by_label("State").select_option("dead")
+    page.get_by_role("button", name="Replay all that match").click()
+    expect(page.get_by_role("dialog")).to_contain_text("would be replayed")
     assert mine.faults() == []
 
     mine.goto("/dead", "Dead letters")

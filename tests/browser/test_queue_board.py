@@ -36,6 +36,23 @@ update object set status = 'partial', settled_at = now() where id in (select obj
 """
 
 
+def job_id(photo: dict[str, Any], processor: str) -> int:
+    return next(int(job["id"]) for job in photo["jobs"] if job["processor"] == processor)
+
+
+def make_later(stack: Stack, *keys: str, seed: int) -> list[dict[str, Any]]:
+    """Photos whose jobs are to be tried in an hour."""
+    stack.wait_idle()
+    with stack.worker_suspended():
+        made = [
+            stack.api.put("photos", key, photos.make_jpeg(320, 240, noise=5, seed=seed + number), wait=0)
+            for number, key in enumerate(keys)
+        ]
+        later = "update job set run_at = now() + interval '1 hour' where state = 'ready'"
+        run_apart(execute(stack.connection["postgres_dsn"], later))
+    return made
+
+
 def make_dead(stack: Stack, key: str, *, seed: int) -> dict[str, Any]:
     """A photo whose jobs gave up before they could do anything. They run well when they are replayed."""
     stack.wait_idle()
@@ -47,7 +64,8 @@ def make_dead(stack: Stack, key: str, *, seed: int) -> dict[str, Any]:
 
 
 def test_a_killed_worker_is_gone_within_five_seconds(stack: Stack, visit: Visits) -> None:
-    """The board says that a killed worker is gone within five seconds, and shows the one that follows it."""
+    """The board says that a killed worker is gone within five seconds, also to who comes later, and shows the one that
+    follows it."""
     pid = stack.worker()
     mine = visit("read")
     page = mine.goto("/queue", "Queue")
@@ -55,11 +73,28 @@ def test_a_killed_worker_is_gone_within_five_seconds(stack: Stack, visit: Visits
     expect(worker).to_contain_text("Idle")
     os.kill(pid, signal.SIGKILL)
     killed_at = time.monotonic()
-    expect(page.locator(".worker.gone")).to_contain_text("Gone", timeout=10_000)
+    gone = page.locator(".worker.gone").filter(has_text=f"pid {pid}")
+    expect(gone).to_contain_text("Gone", timeout=10_000)
     assert time.monotonic() - killed_at < 5
+    expect(gone).to_contain_text("It did not say goodbye")
+    page.reload()
+    expect(gone).to_contain_text("Gone")
     fresh = stack.worker()
     expect(page.get_by_role("listitem").filter(has_text=f"pid {fresh}")).to_be_visible(timeout=30_000)
     mine.shoot("queue")
+
+
+def test_a_stop_is_told_as_a_stop(stack: Stack, visit: Visits) -> None:
+    """An idle worker that is told to stop is in the line of those that stopped, and is never shown as gone."""
+    stack.wait_idle()
+    pid = stack.worker()
+    page = visit("read").goto("/queue", "Queue")
+    expect(page.get_by_role("listitem").filter(has_text=f"pid {pid}")).to_contain_text("Idle")
+    os.kill(pid, signal.SIGTERM)
+    expect(page.get_by_text(re.compile(rf"Stopped as told: .*-{pid} "))).to_be_visible(timeout=10_000)
+    fresh = stack.worker()
+    expect(page.get_by_role("listitem").filter(has_text=f"pid {fresh}")).to_be_visible(timeout=30_000)
+    expect(page.locator(".worker.gone").filter(has_text=f"pid {pid}")).to_have_count(0)
 
 
 def test_the_board_counts_and_draws(stack: Stack, visit: Visits) -> None:
@@ -69,18 +104,23 @@ def test_the_board_counts_and_draws(stack: Stack, visit: Visits) -> None:
     page = visit("read").goto("/queue", "Queue")
     card = page.get_by_role("region", name="preview")
     done = stack.api.read("/v1/stats")["processors"]["preview"]["done"]
-    expect(card.get_by_role("button", name=re.compile(rf"^{done} ?done$"))).to_be_visible()
+    expect(card.get_by_role("link", name=re.compile(rf"^{done} ?done$"))).to_be_visible()
+    expect(card).to_contain_text(re.compile("ran for p50 .+, p95 .+, p99 .+; they had waited p50 .+, p95 .+, p99 "))
     expect(
         card.get_by_role("img", name=re.compile("^Jobs a minute over 60 minutes: now .+, at most [0-9.]+"))
     ).to_be_visible()
-    card.get_by_role("button", name=re.compile("done$")).click()
-    dialog = page.get_by_role("dialog", name="preview: done")
-    dialog.get_by_role("searchbox", name="Search").fill("board/counted")
-    entry = dialog.locator("details").filter(has_text="photos/board/counted.jpg")
-    expect(dialog.locator("details")).to_have_count(1)
+    card.get_by_role("link", name=re.compile("done$")).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+    page.get_by_role("searchbox", name="Search").fill("board/counted")
+    listed = page.get_by_role("region", name="Jobs that match")
+    entry = listed.locator("details.job").filter(has_text="photos/board/counted.jpg")
+    expect(listed.locator("details.job")).to_have_count(1)
     entry.locator("summary").first.click()
     expect(entry.get_by_role("list", name="Attempts")).to_contain_text("Done")
-    entry.get_by_role("link", name="Show the photo").click()
+    for said in ("image/jpeg", "version 1", "Duration", "Began", "Ended", f'"job_id": {job_id(photo, "preview")}'):
+        expect(entry).to_contain_text(said)
+    expect(entry.get_by_role("link", name="thumb")).to_have_attribute("href", re.compile("/previews/thumb$"))
+    entry.get_by_role("link", name="photos/board/counted.jpg").click()
     expect(page).to_have_url(re.compile(photo["id"]))
 
 
@@ -143,7 +183,8 @@ def test_a_dead_job_is_replayed_from_the_page(stack: Stack, visit: Visits) -> No
     expect(group).not_to_contain_text("other.jpg")
     group.get_by_role("button", name=re.compile("^Inspect")).click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text(f"photo_id={photo['id']}")
+    expect(dialog.locator("code").filter(has_text=photo["id"])).to_have_text(photo["id"])
+    expect(dialog).to_contain_text(f'"job_id": {job_id(photo, "preview")}')
     expect(dialog.get_by_role("list", name="Attempts")).to_contain_text("Gave up")
     mine.shoot("inspect")
     page.keyboard.press("Escape")
@@ -178,11 +219,123 @@ def test_selected_dead_jobs_are_discarded(stack: Stack, visit: Visits) -> None:
     ]
 
 
+def test_jobs_for_later_say_when_and_are_run_now(stack: Stack, visit: Visits) -> None:
+    """The board counts them apart from due ones; the list says when they are due; one is run by itself, the rest after
+    a dry run, and both are in the list of what was done."""
+    (photo,) = make_later(stack, "later/run.jpg", seed=641)
+    page = visit().goto("/queue", "Queue")
+    card = page.get_by_role("region", name="preview")
+    expect(card).to_contain_text("the next later one is due")
+    card.get_by_role("link", name=re.compile("^1 ?later$")).click()
+    listed = page.get_by_role("region", name="Jobs that match")
+    entry = listed.locator("details.job").filter(has_text="photos/later/run.jpg")
+    expect(entry).to_contain_text(re.compile(r"Later\s*due \d+ \w+ \d{4}, \d\d:\d\d:\d\d"))
+    entry.locator("summary").first.click()
+    entry.get_by_role("button", name="Run now").click()
+    expect(page.get_by_text(f"Job {job_id(photo, 'preview')} was told to run now.")).to_be_visible()
+    page.goto(stack.connection["http_url"] + "/jobs?state=later&search=later/run")
+    page.get_by_role("button", name="Run all that match").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("1 job would be told to run now.")
+    dialog.get_by_role("button", name="Run 1 job").click()
+    expect(page.get_by_text("No job matches.").first).to_be_visible()
+    assert stack.api.settle(photo["id"])["status"] == "ready"
+    told = stack.api.read("/v1/actions", limit=2)["actions"]
+    assert [(item["action"], item["jobs"]) for item in told] == [("promote", 1), ("promote", 1)]
+
+
+def test_waiting_jobs_are_discarded_from_the_list(stack: Stack, visit: Visits) -> None:
+    """All that match a search, counted first; the others stay; the discarded ones are counted and listed."""
+    gone, stays = make_later(stack, "waits/gone.jpg", "waits/stays.jpg", seed=651)
+    page = visit().goto("/jobs?state=ready", "Jobs")
+    page.get_by_role("searchbox", name="Search").fill("waits/gone")
+    expect(page.get_by_text("The newest 2; these are all.")).to_be_visible()
+    page.get_by_role("button", name="Discard all that match").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Why (kept with the jobs)").fill("not wanted")
+    dialog.get_by_role("button", name="Discard 2 jobs").click()
+    expect(page.get_by_text("2 jobs were discarded.")).to_be_visible()
+    page.get_by_label("State").select_option("discarded")
+    expect(page.get_by_role("region", name="Jobs that match").locator("details.job")).to_have_count(2)
+    assert stack.api.settle(gone["id"])["status"] == "partial"
+    assert {job["state"] for job in stack.api.read("/v1/jobs", photo_id=stays["id"])["jobs"]} == {"ready"}
+    assert stack.api.post("/v1/jobs/promote", json={"filter": {"photo_id": stays["id"]}}).json()["changed"] == 2
+    stack.api.settle(stays["id"])
+
+
+def test_all_is_paused_and_resumed_from_the_board(stack: Stack, visit: Visits) -> None:
+    """Pause all asks why, once for all of them; Resume all lets them run."""
+    stack.wait_idle()
+    page = visit().goto("/queue", "Queue")
+    page.get_by_role("button", name="Pause all").click()
+    page.get_by_label("Why (others will see it)").fill("moving house")
+    page.get_by_role("dialog").get_by_role("button", name="Pause all processors").click()
+    for name in ("exif", "preview"):
+        expect(page.get_by_role("region", name=name)).to_contain_text("moving house")
+    page.get_by_role("button", name="Resume all").click()
+    for name in ("exif", "preview"):
+        expect(page.get_by_role("region", name=name)).not_to_contain_text("Paused")
+
+
+def test_the_board_tells_of_redis_and_turns(visit: Visits) -> None:
+    """What Redis says of itself is shown to admins and to nobody else; when the gateway dispatches, to all."""
+    page = visit().goto("/queue", "Queue")
+    about = page.get_by_role("region", name="Redis")
+    for said in ("Version", "Memory", "When full", "Append-only file", "Clients", "taken and not acknowledged"):
+        expect(about).to_contain_text(said)
+    expect(page.get_by_role("region", name="Turns")).to_contain_text(re.compile("Dispatch of due jobs.*next at"))
+    page = visit("read").goto("/queue", "Queue")
+    expect(page.get_by_role("region", name="Turns")).to_contain_text("Dispatch of due jobs")
+    expect(page.get_by_role("region", name="Redis")).to_have_count(0)
+
+
+def test_focus_stays_while_dead_letters_are_read_again(stack: Stack, visit: Visits) -> None:
+    """A button of a group keeps the focus when its number changes, and gets it back from its dialog; and an address
+    with a time that is none shows the page."""
+    make_dead(stack, "focus/one.jpg", seed=661)
+    page = visit().goto("/dead?search=focus/&processor=exif&since=x", "Dead letters")
+    page.locator("details.group summary").first.click()
+    button = page.get_by_role("button", name=re.compile("^Replay [0-9]"))
+    button.focus()
+    expect(button).to_have_text("Replay 1")
+    make_dead(stack, "focus/two.jpg", seed=662)
+    expect(button).to_have_text("Replay 2", timeout=30_000)
+    expect(button).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text("2 jobs would be replayed.")
+    page.keyboard.press("Escape")
+    expect(button).to_be_focused()
+
+
+def test_more_groups_than_are_shown_are_told(visit: Visits) -> None:
+    """Of a hundred and one groups the page shows the hundred largest, and says so."""
+    mine = visit()
+    groups = [
+        {
+            "processor": "exif",
+            "error_code": f"code_{number}",
+            "error_group": f"{number:012d}",
+            "message": "It failed.",
+            "jobs": 200 - number,
+            "first_at": "2026-05-17T09:30:00Z",
+            "last_at": "2026-05-17T09:30:00Z",
+            "sample_job_ids": [1],
+        }
+        for number in range(101)
+    ]
+    mine.page.route("**/v1/jobs/groups*", lambda route: route.fulfill(json={"groups": groups}))
+    answer = {"dry_run": True, "matched": 90_000, "changed": 0, "by_error": {}, "job_ids": []}
+    mine.page.route("**/v1/jobs/replay", lambda route: route.fulfill(json=answer))
+    page = mine.goto("/dead", "Dead letters")
+    expect(page.get_by_text("90,000 dead letters, in more than 100 groups; the 100 largest are shown")).to_be_visible()
+    expect(page.locator("details.group")).to_have_count(100)
+
+
 def test_a_reader_sees_nothing_that_destroys(stack: Stack, visit: Visits) -> None:
     """With a read-only key no page has a button that changes anything, and each says why; an uploader has those of
     photos alone."""
     photo = make_dead(stack, "readers/one.jpg", seed=631)
-    acting = re.compile("^(Replay|Discard|Delete|Pause|Resume|Choose photos)")
+    acting = re.compile("^(Replay|Discard|Run|Delete|Pause|Resume|Choose photos)")
     for scopes, allowed in (("read", set()), ("read,write", {"Choose photos", "Delete"})):
         page = visit(scopes).page
         found: set[str] = set()
@@ -190,6 +343,7 @@ def test_a_reader_sees_nothing_that_destroys(stack: Stack, visit: Visits) -> Non
             ("/", page.locator(".tile").first),
             (f"/photos/{photo['id']}", page.get_by_role("region", name="Jobs")),
             ("/queue", page.get_by_role("region", name="preview")),
+            ("/jobs?state=dead", page.locator("details.job").first),
             ("/dead", page.locator("details.group").first),
         ):
             page.goto(stack.connection["http_url"] + path)

@@ -81,7 +81,7 @@ async def test_files_are_kept_for_ever_and_pages_asked_for_anew(client: TestClie
         assert answer.headers["Cache-Control"] == "no-cache"
         assert answer.headers["Content-Security-Policy"] == pages.POLICY
         tag = answer.headers["ETag"]
-    for path in ("/", "/photos/anything", "/queue", "/dead"):
+    for path in ("/", "/photos/anything", "/queue", "/jobs", "/dead"):
         async with client.get(path, headers={"If-None-Match": tag}) as answer:
             assert (answer.status, await answer.read()) == (304, b""), path
 

@@ -13,6 +13,7 @@ const PAGES = [
   { pattern: /^\/$/, tab: "/", load: async () => gallery },
   { pattern: /^\/photos\/([0-9a-fA-F-]{36})$/, tab: "/", load: () => import("./photo.js") },
   { pattern: /^\/queue$/, tab: "/queue", load: () => import("./queue.js") },
+  { pattern: /^\/jobs$/, tab: "/queue", load: () => import("./jobs.js") },
   { pattern: /^\/dead$/, tab: "/dead", load: () => import("./dead.js") },
 ];
 const TABS = [["/", "Photos", "photos"], ["/queue", "Queue", "queue"], ["/dead", "Dead letters", "dead"]];

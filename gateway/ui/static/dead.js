@@ -1,34 +1,32 @@
 // The dead letters: grouped by what went wrong, searched, looked into, and replayed or discarded, counted first.
 
-import { asQuery, call, get, may, Problem, session } from "./api.js";
+import { actButton, askAll, askThese, tryOut, WORDS } from "./acting.js";
+import { asQuery, get, may, Problem, session } from "./api.js";
 import { countDead } from "./app.js";
-import { openDialog } from "./dialog.js";
-import { h, icon, loading, notice, put, say, settle, toast } from "./dom.js";
+import { h, icon, loading, notice, put, say, settle } from "./dom.js";
 import { ago, count, number, time } from "./format.js";
-import { errorText, showJob } from "./job.js";
-import { openJob } from "./jobs.js";
+import { errorText, openJob } from "./job.js";
+import { jobNumber, readFilter, searchForm } from "./jobsearch.js";
 import { live } from "./live.js";
 
 export const title = "Dead letters";
 
 const PAGE = 25;
-const AT_ONCE = 1000;
-const FIELDS = ["search", "processor", "error_code", "bucket", "key_prefix", "photo_id", "since", "until"];
-const SPANS = [["", "Any time"], ["1", "Last hour"], ["24", "Last day"], ["168", "Last week"], ["between", "Between …"]];
-const WORDS = { replay: ["Replay", "replayed"], discard: ["Discard", "discarded"], pause: ["Pause", "paused"], resume: ["Resume", "resumed"] };
+const MOST_GROUPS = 100;
 
 export function open(outlet, _match, url) {
-  const page = { closed: false, filter: readFilter(url.searchParams), groups: new Map(), picked: new Set(), opened: new Set(), turn: 0 };
+  const { state: _state, ...filter } = readFilter(url.searchParams);
+  const page = { closed: false, filter, groups: new Map(), picked: new Set(), opened: new Set(), turn: 0 };
   page.total = h("span", {});
   page.list = h("div", { class: "groups" }, loading("the dead letters"));
-  page.all = h("div", { class: "actions" });
-  page.bar = h("div", { class: "bar sticky", hidden: true, role: "region", "aria-label": "Selected jobs" });
+  makeButtons(page);
   page.audit = h("div", {});
-  page.byId = h("div", { hidden: true });
+  page.byId = h("div", {});
+  offerJob(page);
   put(outlet, h("div", { class: "page" },
     h("div", { class: "page-head" }, h("div", {}, h("h1", { tabindex: "-1" }, "Dead letters"), h("p", { class: "lead" }, "Jobs that gave up. Replay them once the cause is mended, or discard them.")), page.all),
     !may("admin") && notice("plain", "You are looking only.", h("p", {}, "Replaying and discarding need a key with the admin scope.")),
-    searchForm(page), page.byId, page.bar, h("section", { class: "section", "aria-label": "Groups" }, h("p", { class: "hint", role: "status" }, page.total), page.list), page.audit));
+    searchForm({ filter: page.filter, label: "Search dead letters", when: "Gave up" }, (next) => apply(page, next)), page.byId, page.bar, h("section", { class: "section", "aria-label": "Groups" }, h("p", { class: "hint", role: "status" }, page.total), page.list), page.audit));
   const soon = settle(() => load(page), 400);
   const onEvent = ({ detail }) => { if (detail.type === "job.dead" || detail.type === "photo.deleted") soon(); };
   live.addEventListener("photo", onEvent);
@@ -42,50 +40,23 @@ export function open(outlet, _match, url) {
   } };
 }
 
-// --- what is asked for
-
-function readFilter(query) {
-  return Object.fromEntries(FIELDS.map((name) => [name, query.get(name)]).filter(([, value]) => value));
+/** Made once: they change their words and not themselves, for somebody may be on them. */
+function makeButtons(page) {
+  const all = (action) => actButton(action, "", () => askAll(action, page.filter, Object.keys(page.filter).length ? "all that match" : "all dead letters", () => changed(page, [])));
+  const picked = (action) => actButton(action, action === "replay" ? "primary small" : "small", () => askThese(action, [...page.picked], (ids) => changed(page, ids)));
+  page.allButtons = { replay: all("replay"), discard: all("discard") };
+  page.all = h("div", { class: "actions", hidden: true }, Object.values(page.allButtons).map((button) => button.root));
+  page.pickedCount = h("span", { class: "strong grow", role: "status" });
+  const [replay, discard] = [picked("replay"), picked("discard")];
+  replay.say("Replay selected");
+  discard.say("Discard selected");
+  page.bar = h("div", { class: "bar sticky", hidden: true, role: "region", "aria-label": "Selected jobs" }, page.pickedCount, replay.root, discard.root,
+    h("button", { type: "button", class: "quiet small", on: { click: () => pick(page, null) } }, "Select none"));
 }
 
-function searchForm(page) {
-  const { filter } = page;
-  const inputs = {
-    search: h("input", { id: "d-search", type: "search", value: filter.search || "", placeholder: "Key, error or job number", autocomplete: "off", maxlength: "200" }),
-    processor: h("input", { id: "d-processor", type: "text", value: filter.processor || "", placeholder: "Any", autocomplete: "off", maxlength: "100" }),
-    error_code: h("input", { id: "d-code", type: "text", value: filter.error_code || "", placeholder: "Any", autocomplete: "off", maxlength: "100" }),
-    place: h("input", { id: "d-place", type: "text", value: [filter.bucket, filter.key_prefix].filter(Boolean).join("/"), placeholder: "photos/2026/", autocomplete: "off" }),
-    span: h("select", { id: "d-span" }, SPANS.map(([value, name]) => h("option", { value, selected: value === ((filter.since || filter.until) ? "between" : "") }, name))),
-    since: h("input", { id: "d-since", type: "datetime-local", value: localInput(filter.since) }),
-    until: h("input", { id: "d-until", type: "datetime-local", value: localInput(filter.until) }),
-  };
-  const field = (id, label, input) => h("div", { class: `field ${id}` }, h("label", { for: id }, label), input);
-  const between = [field("d-since", "From", inputs.since), field("d-until", "Until", inputs.until)];
-  const show = () => between.forEach((part) => { part.hidden = inputs.span.value !== "between"; });
-  const change = () => { show(); apply(page, inputs); };
-  show();
-  return h("form", { class: "filters", role: "search", "aria-label": "Search dead letters", on: { submit: (event) => { event.preventDefault(); change(); }, input: settle(change, 350) } },
-    field("d-search", "Search", inputs.search), field("d-processor", "Processor", inputs.processor), field("d-code", "Error code", inputs.error_code),
-    field("d-place", "Bucket and prefix", inputs.place), field("d-span", "Gave up", inputs.span), between,
-    h("button", { type: "button", class: "quiet", on: { click: () => { for (const input of Object.values(inputs)) input.value = ""; page.filter = {}; change(); } } }, "Clear"));
-}
-
-function apply(page, inputs) {
-  const [bucket, ...rest] = inputs.place.value.trim().split("/");
-  const span = inputs.span.value;
-  const hours = Number(span);
-  const wanted = {
-    search: inputs.search.value.trim(), processor: inputs.processor.value.trim(), error_code: inputs.error_code.value.trim(), bucket, key_prefix: rest.join("/"),
-    photo_id: page.filter.photo_id,
-    since: span === "between" ? utcInput(inputs.since.value) : hours ? new Date(Date.now() - hours * 3600e3).toISOString() : "",
-    until: span === "between" ? utcInput(inputs.until.value) : "",
-  };
-  const next = Object.fromEntries(FIELDS.map((name) => [name, wanted[name]]).filter(([, value]) => value));
-  if (JSON.stringify(next) === JSON.stringify(page.filter)) return;
+function apply(page, next) {
   page.filter = next;
-  const id = /^#?(\d{1,18})$/.exec(next.search || "");
-  page.byId.hidden = !id;
-  put(page.byId, id && h("button", { type: "button", class: "small", on: { click: () => openJob(id[1]) } }, `Open job ${id[1]}`));
+  offerJob(page);
   history.replaceState(history.state, "", `/dead${asQuery(next)}`);
   page.opened = new Set([...page.groups].filter(([, group]) => group.root.open).map(([key]) => key));
   page.groups.clear();
@@ -93,13 +64,11 @@ function apply(page, inputs) {
   load(page);
 }
 
-function localInput(moment) {
-  if (!moment) return "";
-  const date = new Date(moment);
-  return new Date(date.getTime() - date.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+function offerJob(page) {
+  const id = jobNumber(page.filter);
+  page.byId.hidden = !id;
+  put(page.byId, id && h("button", { type: "button", class: "small", on: { click: () => openJob(id) } }, `Open job ${id}`));
 }
-
-const utcInput = (value) => (value ? new Date(value).toISOString() : "");
 
 // --- groups
 
@@ -107,12 +76,11 @@ async function load(page) {
   const mine = ++page.turn;
   try {
     const [found, total] = await Promise.all([
-      get("/v1/jobs/groups", { ...page.filter, state: "dead", limit: 100 }),
-      may("admin") ? act("replay", page.filter, { dry_run: true }) : null,
+      get("/v1/jobs/groups", { ...page.filter, state: "dead", limit: MOST_GROUPS + 1 }),
+      may("admin") ? tryOut("replay", page.filter) : null,
     ]);
     if (page.closed || mine !== page.turn) return;
-    const matched = total ? total.matched : found.groups.reduce((sum, group) => sum + group.jobs, 0);
-    showGroups(page, found.groups, matched);
+    showGroups(page, found.groups, total);
   } catch (error) {
     if (page.closed || mine !== page.turn || !(error instanceof Problem)) return;
     page.groups.clear();
@@ -121,12 +89,15 @@ async function load(page) {
   }
 }
 
-function showGroups(page, groups, matched) {
+function showGroups(page, found, total) {
   const filtered = Object.keys(page.filter).length > 0;
-  page.total.textContent = matched ? `${count(matched, "dead letter")} in ${count(groups.length, "group")}${filtered ? " match" : ""}` : "";
-  put(page.all, may("admin") && matched > 0 && [
-    h("button", { type: "button", on: { click: () => ask(page, "replay", page.filter, filtered ? "all that match" : "all dead letters") } }, icon("replay"), filtered ? `Replay these ${number(matched)}` : "Replay all"),
-    h("button", { type: "button", class: "danger", on: { click: () => ask(page, "discard", page.filter, filtered ? "all that match" : "all dead letters") } }, icon("trash"), filtered ? `Discard these ${number(matched)}` : "Discard all")]);
+  const groups = found.slice(0, MOST_GROUPS);
+  const more = found.length > groups.length;
+  const matched = total ? total.matched : groups.reduce((sum, group) => sum + group.jobs, 0);
+  const where = more ? `in more than ${MOST_GROUPS} groups; the ${MOST_GROUPS} largest are shown` : `in ${count(groups.length, "group")}`;
+  page.total.textContent = matched ? `${more && !total ? "At least " : ""}${count(matched, "dead letter")}${filtered ? matched === 1 ? " matches" : " match" : ""}, ${where}` : "";
+  page.all.hidden = !may("admin") || matched === 0;
+  for (const [action, button] of Object.entries(page.allButtons)) button.say(`${WORDS[action][0]} ${filtered ? `these ${number(matched)}` : "all"}`);
   if (!groups.length) {
     page.groups.clear();
     put(page.list, h("div", { class: "empty" }, icon(filtered ? "search" : "check"), h("h2", {}, filtered ? "No dead letter matches" : "No dead letters"), h("p", {}, filtered ? "Change the search, or clear it." : "Every job has run, or still may. This page fills by itself when one gives up.")));
@@ -138,7 +109,8 @@ function showGroups(page, groups, matched) {
   for (const key of page.opened) if (fresh.has(key)) fresh.get(key).root.open = true;
   page.opened.clear();
   const roots = [...fresh.values()].map((item) => item.root);
-  if (roots.length !== page.list.children.length || roots.some((root, at) => page.list.children[at] !== root)) put(page.list, roots);
+  roots.forEach((root, at) => { if (page.list.children[at] !== root) page.list.insertBefore(root, page.list.children[at] || null); });
+  while (page.list.children.length > roots.length) page.list.lastChild.remove();
 }
 
 const keyOf = (group) => [group.processor, group.error_code, group.error_group].join("\n");
@@ -152,8 +124,9 @@ function makeGroup(page, first) {
   const when = h("p", { class: "group-when" });
   const much = h("span", {});
   const jobs = h("div", {});
-  const buttons = h("div", { class: "bar" });
-  const body = h("div", { class: "group-body" }, may("admin") && buttons, jobs);
+  const act = (action) => actButton(action, "small", () => askAll(action, filterOf(page, first), `the group ${first.error_code}`, () => changed(page, [])));
+  const buttons = { replay: act("replay"), discard: act("discard") };
+  const body = h("div", { class: "group-body" }, may("admin") && h("div", { class: "bar" }, Object.values(buttons).map((button) => button.root)), jobs);
   const root = h("details", { class: "card group" }, h("summary", {},
     h("p", { class: "group-title" }, h("span", {}, first.processor), h("code", {}, first.error_code)), message, when,
     h("p", { class: "group-count" }, much, h("small", {}, "jobs"))), body);
@@ -172,8 +145,7 @@ function makeGroup(page, first) {
     when.textContent = `${group.first_at === group.last_at ? "" : `First ${ago(group.first_at)}, last `}${ago(group.last_at)}`;
     when.title = time(group.last_at);
     much.textContent = number(group.jobs);
-    put(buttons, h("button", { type: "button", class: "small", on: { click: () => ask(page, "replay", filterOf(page, first), `the group ${first.error_code}`) } }, icon("replay"), `Replay ${number(group.jobs)}`),
-      h("button", { type: "button", class: "small danger", on: { click: () => ask(page, "discard", filterOf(page, first), `the group ${first.error_code}`) } }, icon("trash"), `Discard ${number(group.jobs)}`));
+    for (const [action, button] of Object.entries(buttons)) button.say(`${WORDS[action][0]} ${number(group.jobs)}`);
     if (shown !== null && shown !== group.jobs && !jobs.contains(document.activeElement)) {
       if (root.open) list();
       else shown = null;
@@ -207,12 +179,7 @@ function jobPick(page, job) {
     h("p", { class: "pick-more" }, `${errorText(job.error)} · ${count(job.attempt, "attempt")} · ${ago(job.finished_at)}`));
 }
 
-function inspect(page, job) {
-  const { body, close } = openDialog(`Job ${job.id}: ${job.processor}`, { wide: true });
-  const content = h("div", { class: "section" });
-  body.append(h("p", {}, h("a", { href: `/photos/${job.photo_id}`, on: { click: close } }, `${job.bucket}/${job.key}`)), content);
-  showJob(content, job.id, () => { close(); changed(page, [job.id]); });
-}
+const inspect = (page, job) => openJob(job.id, { heading: `Job ${job.id}: ${job.processor}`, onChange: () => changed(page, [job.id]) });
 
 // --- acting
 
@@ -222,91 +189,7 @@ function pick(page, id, on = false) {
   else page.picked.delete(id);
   for (const box of page.list.querySelectorAll("input[data-job]")) box.checked = page.picked.has(Number(box.dataset.job));
   page.bar.hidden = page.picked.size === 0;
-  if (!page.picked.size) return;
-  const act = (action) => askPicked(page, action, [...page.picked]);
-  put(page.bar, h("span", { class: "strong grow", role: "status" }, `${count(page.picked.size, "job")} selected`),
-    h("button", { type: "button", class: "primary small", on: { click: () => act("replay") } }, icon("replay"), "Replay selected"),
-    h("button", { type: "button", class: "danger small", on: { click: () => act("discard") } }, icon("trash"), "Discard selected"),
-    h("button", { type: "button", class: "quiet small", on: { click: () => pick(page, null) } }, "Select none"));
-}
-
-const act = (action, filter, more) => call("POST", `/v1/jobs/${action}`, { body: { filter, ...more } });
-
-/** A dry run first; what it counted is what is acted on, and not one more. */
-async function ask(page, action, filter, what) {
-  const [word, past] = WORDS[action];
-  const { body, close } = openDialog(`${word} ${what}?`);
-  const content = h("div", { class: "section" }, loading("how many there are"));
-  body.append(content);
-  let trial;
-  try {
-    trial = await act(action, filter, { dry_run: true });
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    put(content, notice("bad", error.title, h("p", {}, error.message)));
-    return;
-  }
-  const codes = Object.entries(trial.by_error);
-  const run = async (note, bar) => {
-    let done = 0;
-    while (done < trial.matched) {
-      const answer = await act(action, filter, { note, limit: Math.min(AT_ONCE, trial.matched - done) });
-      done += answer.changed;
-      bar.value = done / trial.matched;
-      if (!answer.changed) break;
-    }
-    return done;
-  };
-  put(content, h("p", {}, h("span", { class: "big-number" }, number(trial.matched)), ` ${trial.matched === 1 ? "job" : "jobs"} would be ${past}.`),
-    codes.length > 1 && h("ul", { class: "hint" }, codes.slice(0, 6).map(([code, jobs]) => h("li", {}, h("code", {}, code), `: ${number(jobs)}`))),
-    question(page, action, trial.matched, close, run));
-}
-
-function askPicked(page, action, ids) {
-  const [word, past] = WORDS[action];
-  const { body, close } = openDialog(`${word} ${count(ids.length, "job")}?`);
-  const run = async (note, bar) => {
-    let done = 0;
-    for (const [at, id] of ids.entries()) {
-      const answer = await call("POST", `/v1/jobs/${id}/${action}`, { body: { note } }).catch((error) => {
-        if (error instanceof Problem && [404, 409].includes(error.status)) return null;  // somebody was faster
-        throw error;
-      });
-      done += answer ? 1 : 0;
-      bar.value = (at + 1) / ids.length;
-    }
-    return done;
-  };
-  body.append(h("div", { class: "section" }, h("p", {}, h("span", { class: "big-number" }, number(ids.length)), ` ${ids.length === 1 ? "job" : "jobs"} would be ${past}.`),
-    question(page, action, ids.length, close, run, ids)));
-}
-
-function question(page, action, jobs, close, run, ids = []) {
-  const [word, past] = WORDS[action];
-  const hint = action === "replay" ? "They become ready again, with all their attempts, and run as soon as a worker is free." : "They end for good and leave their photos incomplete. The photos themselves stay.";
-  const note = h("input", { id: "act-note", type: "text", maxlength: "1000", autocomplete: "off" });
-  const button = h("button", { type: "submit", class: action === "discard" ? "danger full" : "primary", disabled: jobs === 0 }, `${word} ${count(jobs, "job")}`);
-  const bar = h("progress", { max: 1, value: 0, hidden: true, "aria-label": word });
-  const problem = h("p", { class: "problem", role: "alert" });
-  const form = h("form", { class: "section", on: { submit: async (event) => {
-    event.preventDefault();
-    button.disabled = true;
-    bar.hidden = false;
-    try {
-      const done = await run(note.value.trim() || null, bar);
-      close();
-      toast(`${count(done, "job")} ${done === 1 ? "was" : "were"} ${past}.`, "good");
-      changed(page, ids);
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-      problem.textContent = error.sentence;
-      button.disabled = false;
-      changed(page, []);
-    }
-  } } }, h("p", { class: "hint" }, hint), h("div", { class: "field" }, h("label", { for: "act-note" }, "Why (kept with the jobs)"), note), bar, problem,
-  h("div", { class: "dialog-foot" }, h("button", { type: "button", on: { click: close } }, "Cancel"), button));
-  requestAnimationFrame(() => note.focus());
-  return form;
+  page.pickedCount.textContent = `${count(page.picked.size, "job")} selected`;
 }
 
 function changed(page, ids) {
@@ -314,9 +197,14 @@ function changed(page, ids) {
   if (!ids.length) page.picked.clear();
   pick(page, 0);
   say("The list is read again.");
-  load(page);
+  load(page).then(() => keepFocus(page));
   countDead();
   if (may("admin")) showAudit(page);
+}
+
+/** What had the focus may be gone with what was done: then it goes to the top and is not lost. */
+function keepFocus(page) {
+  if (!page.closed && document.activeElement === document.body) document.querySelector("h1").focus();
 }
 
 // --- who did what

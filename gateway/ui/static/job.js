@@ -1,8 +1,9 @@
 // A job as people read it: what became of it, and every attempt with its error.
 
 import { call, get, may, Problem } from "./api.js";
+import { openDialog } from "./dialog.js";
 import { copier, fill, h, icon, loading, notice, put, toast } from "./dom.js";
-import { ago, count, duration, time, workerName } from "./format.js";
+import { ago, count, duration, size, time, workerName } from "./format.js";
 
 const OUTCOMES = {
   ok: "Done", rejected: "Rejected the photo", superseded: "Superseded", retry: "Failed, tried again", snoozed: "Waited for a dependency",
@@ -12,8 +13,13 @@ const OUTCOMES = {
 /** One word or two for where a job stands. */
 export function stateWord(job) {
   if (job.state === "done") return job.outcome === "ok" ? "Done" : OUTCOMES[job.outcome] || job.outcome;
-  if (job.state === "ready") return job.error ? "Waits to be tried again" : "Waiting";
+  if (job.state === "ready") return isLater(job) ? "Later" : job.error ? "Waits to be tried again" : "Waiting";
   return { running: "Running", dead: "Dead", discarded: "Discarded" }[job.state] || job.state;
+}
+
+/** Whether its time has not come. */
+export function isLater(job) {
+  return job.state === "ready" && new Date(job.run_at) > new Date();
 }
 
 export function stateBadge(job) {
@@ -50,23 +56,54 @@ export async function showJob(body, id, onChange) {
   }
 }
 
+/** Show one job by its number, over the page. `onChange` runs after something was done to it, and closes it. */
+export function openJob(id, { heading = `Job ${id}`, onChange = null } = {}) {
+  const { body, close } = openDialog(heading, { wide: true });
+  const content = h("div", { class: "section", on: { click: (event) => { if (event.target.closest("a[href]:not([target])")) close(); } } });
+  body.append(content);
+  const show = () => showJob(content, id, onChange ? () => { close(); onChange(); } : show);
+  show();
+}
+
 export function jobDetail(job, onChange) {
   const pair = (name, ...value) => [h("dt", {}, name), h("dd", {}, value)];
+  const moment = (name, at, more = "") => at && pair(name, h("time", { datetime: at }, time(at)), more);
   const error = job.error && (job.state === "dead" || job.state === "ready" || job.outcome === "rejected") ? job.error : null;
+  const { photo } = job;
   return [
     error && errorBox(error),
-    job.state === "dead" && actions(job, onChange),
+    actions(job, onChange),
     h("dl", { class: "pairs" },
+      pair("State", stateBadge(job)),
+      pair("Processor", `${job.processor}, version ${job.version}`),
+      pair("Photo", h("a", { href: `/photos/${job.photo_id}` }, `${job.bucket}/${job.key}`), h("span", { class: "hint" }, ` ${photo.content_type}, ${size(photo.size_bytes)}${photo.current ? "" : ", replaced or deleted since"}`)),
       pair("Attempts", `${job.attempt} of ${job.max_attempts}`, job.crashes ? `, ${count(job.crashes, "crash", "crashes")}` : "", job.expiries ? `, ${count(job.expiries, "silent worker")}` : ""),
-      pair("Made", h("time", { datetime: job.created_at }, time(job.created_at))),
-      job.state === "ready" && pair("Due", h("time", { datetime: job.run_at }, time(job.run_at))),
-      job.finished_at && pair("Ended", h("time", { datetime: job.finished_at }, time(job.finished_at))),
-      job.worker && pair("Worker", h("span", { class: "keyline" }, h("code", {}, job.worker), copier(job.worker, "the worker's id"))),
-      pair("In the logs", h("span", { class: "keyline" }, h("code", {}, `job_id=${job.id}`), copier(`job_id=${job.id}`, "the words to search logs for")),
-        h("span", { class: "keyline" }, h("code", {}, `photo_id=${job.photo_id}`), copier(`photo_id=${job.photo_id}`, "the photo's id for logs")))),
+      moment("Made", job.created_at),
+      job.state === "ready" && moment("Due", job.run_at),
+      moment(job.finished_at ? "Began" : "Began last", job.started_at),
+      moment("Ended", job.finished_at),
+      job.seconds !== null && pair("Duration", duration(job.seconds), job.state === "running" ? " so far" : ""),
+      job.worker && pair("Worker", h("span", { class: "keyline" }, h("a", { href: `/jobs?worker=${encodeURIComponent(job.worker)}` }, h("code", {}, job.worker)), copier(job.worker, "the worker's id"))),
+      made(job).length > 0 && pair("It made", h("ul", {}, made(job))),
+      pair("In the logs", inLogs(job.photo_id, "the photo's id, to search logs for"), inLogs(`"job_id": ${job.id}`, "the job's number, to search logs for"),
+        photo.request_id && inLogs(photo.request_id, "the request's id, to search logs for"))),
     attemptList(job.attempts),
     job.actions.length > 0 && h("ul", { class: "rows" }, job.actions.map((item) => h("li", { class: "hint" },
-      `${{ replay: "Replayed", discard: "Discarded" }[item.action] || item.action} by ${item.actor}, ${ago(item.at)}${item.note ? `: ${item.note}` : ""}`))),
+      `${{ replay: "Replayed", discard: "Discarded", promote: "Told to run now" }[item.action] || item.action} by ${item.actor}, ${ago(item.at)}${item.note ? `: ${item.note}` : ""}`))),
+  ];
+}
+
+/** Words as they stand in the logs' JSON. */
+function inLogs(words, what) {
+  return h("span", { class: "keyline" }, h("code", {}, words), copier(words, what));
+}
+
+/** What its last run left behind. */
+function made(job) {
+  const facts = job.made.facts && Object.keys(job.made.facts).length;
+  return [
+    ...job.made.artifacts.map((item) => h("li", {}, h("a", { href: item.url, target: "_blank", rel: "noopener" }, item.preset), h("span", { class: "hint" }, ` ${item.width_px} × ${item.height_px}, ${size(item.size_bytes)}, ${item.bucket}/${item.key}`))),
+    ...(facts ? [h("li", {}, h("a", { href: `/photos/${job.photo_id}` }, count(facts, "fact")))] : []),
   ];
 }
 
@@ -87,22 +124,31 @@ function attemptList(attempts) {
 }
 
 function actions(job, onChange) {
-  if (!may("admin")) return h("p", { class: "hint" }, "Replay and discard need a key with the admin scope.");
-  const act = async (action, word, button) => {
+  const possible = job.state === "dead" ? ["replay", "discard"] : job.state === "ready" ? [...(isLater(job) ? ["promote"] : []), "discard"] : [];
+  if (!possible.length) return null;
+  if (!may("admin")) return job.state === "dead" && h("p", { class: "hint" }, "Replay and discard need a key with the admin scope.");
+  return h("div", { class: "bar" }, possible.map((action) => actionButton(job, action, onChange)));
+}
+
+const ACTIONS = {
+  replay: ["Replay", "replayed", "replay", "primary"], discard: ["Discard", "discarded", "trash", "danger"], promote: ["Run now", "told to run now", "play", "primary"],
+};
+
+function actionButton(job, action, onChange) {
+  const [word, past, picture, style] = ACTIONS[action];
+  const state = action === "discard" && job.state === "ready" ? { state: "ready" } : {};  // or only a dead one would be
+  const button = h("button", { type: "button", class: style }, icon(picture), word);
+  fill(button, { on: { click: async () => {
     button.disabled = true;
     try {
-      const changed = await call("POST", `/v1/jobs/${job.id}/${action}`, { body: {} });
-      toast(`Job ${job.id} was ${word}.`, "good");
+      const changed = await call("POST", `/v1/jobs/${job.id}/${action}`, { body: state });
+      toast(`Job ${job.id} was ${past}.`, "good");
       if (onChange) onChange(changed);
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       toast(error.sentence, "bad");
       button.disabled = false;
     }
-  };
-  const replay = h("button", { type: "button", class: "primary" }, icon("replay"), "Replay");
-  const discard = h("button", { type: "button", class: "danger" }, icon("trash"), "Discard");
-  fill(replay, { on: { click: () => act("replay", "replayed", replay) } });
-  fill(discard, { on: { click: () => act("discard", "discarded", discard) } });
-  return h("div", { class: "bar" }, replay, discard);
+  } } });
+  return button;
 }

@@ -5,19 +5,17 @@ import { showDead } from "./app.js";
 import { makeChart } from "./chart.js";
 import { openDialog } from "./dialog.js";
 import { fill, h, icon, loading, notice, put, say, toast } from "./dom.js";
-import { ago, count, duration, number, time, workerName } from "./format.js";
-import { openJobs } from "./jobs.js";
+import { ago, count, duration, number, time } from "./format.js";
+import { showRedis, showTurns, showWorkers } from "./workers.js";
 
 export const title = "Queue";
 
 const STATS_MS = 1200;  // a worker that is gone must be seen within five seconds
 const HISTORY_MS = 6000;
-const SILENT_SECONDS = 2.4;
-const GONE_MS = 15 * 60 * 1000;
+const REDIS_MS = 5000;
+const STATES = ["due", "later", "running", "done", "rejected", "dead", "discarded"];
 const SPANS = [[15, "Last 15 minutes"], [60, "Last hour"], [360, "Last 6 hours"], [1440, "Last day"]];
 const NAMES = { postgres: "Postgres", redis: "Redis", s3: "S3", storage: "S3" };
-
-const gone = new Map();  // id -> {worker, at}: seen by this page, and then not any more
 
 export function open(outlet) {
   const page = { closed: false, cards: new Map(), workers: new Map(), minutes: 60, timers: [], last: null };
@@ -28,19 +26,26 @@ export function open(outlet) {
   page.processors = h("div", { class: "tiles" }, loading("the queue"));
   page.workerList = h("ul", { class: "workers", role: "list" });
   page.workerHead = h("h2", {}, "Workers");
+  page.stopped = h("p", { class: "hint", hidden: true });
+  page.turns = h("ul", { class: "depends", role: "list" });
+  page.redis = h("section", { class: "section", "aria-label": "Redis", hidden: true });
+  const everything = may("admin") && ["pause", "resume"].map((action) => h("button", { type: "button", class: "small", on: { click: () => (action === "pause" ? askPause(page, null) : act(page, null, "resume", "")) } }, icon(action === "pause" ? "pause" : "play"), action === "pause" ? "Pause all" : "Resume all"));
   page.facts = h("p", { class: "hint" });
   put(outlet, h("div", { class: "page" },
-    h("div", { class: "page-head" }, h("div", {}, h("h1", { tabindex: "-1" }, "Queue"), page.facts), h("div", { class: "actions" }, span)),
+    h("div", { class: "page-head" }, h("div", {}, h("h1", { tabindex: "-1" }, "Queue"), page.facts), h("div", { class: "actions" }, h("a", { class: "button small", href: "/jobs" }, icon("search"), "All jobs"), everything, span)),
     page.top,
     h("section", { class: "section", "aria-label": "Processors" }, page.processors),
-    h("section", { class: "section" }, page.workerHead, page.workerList),
-    h("section", { class: "section" }, h("h2", {}, "Dependencies"), page.depends)));
+    h("section", { class: "section" }, page.workerHead, page.workerList, page.stopped),
+    h("section", { class: "section" }, h("h2", {}, "Dependencies"), page.depends),
+    page.redis,
+    h("section", { class: "section", "aria-label": "Turns" }, h("h2", {}, "What the gateway does again and again"), page.turns)));
   if (session.current.places.length) {
     put(page.processors, notice("plain", "The queue is for keys that are not limited.", h("p", {}, `Yours is limited to ${session.current.places.join(", ")}.`)));
     return { close: () => { page.closed = true; } };
   }
   repeat(page, showStats, STATS_MS);
   repeat(page, showReadiness, 3000);
+  if (may("admin")) repeat(page, showRedis, REDIS_MS);
   page.timers.push(setTimeout(() => repeat(page, showHistory, HISTORY_MS), HISTORY_MS));
   return { close: () => { page.closed = true; page.timers.forEach(clearTimeout); } };
 }
@@ -67,6 +72,7 @@ async function showStats(page) {
   showDead(stats);
   showProcessors(page, stats);
   showWorkers(page, stats);
+  showTurns(page, stats);
   page.facts.textContent = [stats.redis_stream_depth === null ? "Redis is away: workers ask Postgres" : `${count(stats.redis_stream_depth, "message")} in Redis`,
     stats.uploads_waiting ? `${count(stats.uploads_waiting, "upload")} waiting for memory` : ""].filter(Boolean).join(" · ");
   const first = !page.last;
@@ -112,12 +118,10 @@ function makeCard(page, name) {
   const button = may("admin") ? h("button", { type: "button", class: "small" }) : null;
   const cell = (state) => {
     const much = h("span", { class: "much" }, "0");
-    const parts = [much, h("span", { class: "what" }, state)];
-    const list = () => openJobs(`${name}: ${state}`, { processor: name, state });
-    const root = state === "dead" ? h("a", { href: `/dead?processor=${encodeURIComponent(name)}` }, parts) : h("button", { type: "button", on: { click: list } }, parts);
-    return { much, root };
+    const query = state === "dead" ? `/dead?processor=${encodeURIComponent(name)}` : `/jobs?state=${state}&processor=${encodeURIComponent(name)}`;
+    return { much, root: h("a", { href: query }, much, h("span", { class: "what" }, state)) };
   };
-  const cells = Object.fromEntries(["ready", "running", "done", "dead"].map((state) => [state, cell(state)]));
+  const cells = Object.fromEntries(STATES.map((state) => [state, cell(state)]));
   const oldest = h("p", { class: "hint" });
   const rate = makeChart("Jobs a minute", { say: (value) => number(Math.round(value * 10) / 10), sayMark: (mark) => count(mark, "failure") });
   const latency = makeChart("Run time, p95", { say: duration });
@@ -132,13 +136,14 @@ function makeCard(page, name) {
     for (const [key, part] of Object.entries(cells)) part.much.textContent = number(item[key]);
     cells.dead.root.className = item.dead ? "hot" : "";
     cells.running.root.className = item.running ? "warm" : "";
-    state.className = `badge ${paused ? "paused" : item.running ? "running" : item.ready ? "processing" : "done"}`;
-    state.textContent = paused ? "Paused" : item.running ? "Working" : item.ready ? "Waiting" : "Idle";
+    state.className = `badge ${paused ? "paused" : item.running ? "running" : item.due ? "processing" : item.later ? "retry" : "done"}`;
+    state.textContent = paused ? "Paused" : item.running ? "Working" : item.due ? "Waiting" : item.later ? "Later" : "Idle";
     note.hidden = !paused;
     note.textContent = paused ? `Paused by ${paused.by} ${ago(paused.at)}${paused.note ? `: ${paused.note}` : ""}. Uploads go on; their jobs wait.` : "";
     const window = item.windows["5m"];
-    oldest.textContent = [item.oldest_ready_seconds === null ? "Nothing is due" : `The oldest due job waits for ${duration(item.oldest_ready_seconds)}`,
-      window && window.jobs ? `p50 ${duration(window.p50_seconds)}, p99 ${duration(window.p99_seconds)} in 5 minutes` : "", item.rejected ? `${number(item.rejected)} of the done rejected their photo` : ""].filter(Boolean).join(" · ");
+    put(oldest, [item.oldest_ready_seconds === null ? "Nothing is due" : `The oldest due job waits for ${duration(item.oldest_ready_seconds)}`,
+      item.next_at && `the next later one is due ${time(item.next_at)}`].filter(Boolean).join("; "), ".",
+    window && window.jobs > 0 && h("br"), window && window.jobs > 0 && `In 5 minutes ${number(window.jobs)} ran for p50 ${duration(window.p50_seconds)}, p95 ${duration(window.p95_seconds)}, p99 ${duration(window.p99_seconds)}${item.wait ? `; they had waited p50 ${duration(item.wait.p50_seconds)}, p95 ${duration(item.wait.p95_seconds)}, p99 ${duration(item.wait.p99_seconds)}` : ""}.`);
     if (button && "paused" in item && button.dataset.paused !== String(Boolean(paused))) {
       button.dataset.paused = String(Boolean(paused));
       put(button, icon(paused ? "play" : "pause"), paused ? "Resume" : "Pause", h("span", { class: "unseen" }, ` ${name}`));
@@ -168,10 +173,12 @@ async function showHistory(page) {
   }
 }
 
+/** `name` null: all of them. */
 function askPause(page, name) {
+  const what = name || "all processors";
   const input = h("input", { id: "pause-note", type: "text", maxlength: "1000", autocomplete: "off" });
-  const { body, close } = openDialog(`Pause ${name}?`);
-  const button = h("button", { type: "submit", class: "primary" }, icon("pause"), `Pause ${name}`);
+  const { body, close } = openDialog(`Pause ${what}?`);
+  const button = h("button", { type: "submit", class: "primary" }, icon("pause"), `Pause ${what}`);
   body.append(h("form", { class: "section", on: { submit: async (event) => {
     event.preventDefault();
     button.disabled = true;
@@ -191,8 +198,8 @@ async function resume(page, name, button) {
 
 async function act(page, name, action, note) {
   try {
-    await call("POST", `/v1/processors/${encodeURIComponent(name)}/${action}`, { body: note ? { note } : {} });
-    toast(action === "pause" ? `${name} is paused.` : `${name} runs again.`, "good");
+    await call("POST", `/v1/processors${name ? `/${encodeURIComponent(name)}` : ""}/${action}`, { body: note ? { note } : {} });
+    toast(`${name ? `${name} ` : "All processors "}${action === "pause" ? (name ? "is paused" : "are paused") : name ? "runs again" : "run again"}.`, "good");
     await showStats(page).catch(() => null);
     return true;
   } catch (error) {
@@ -200,44 +207,6 @@ async function act(page, name, action, note) {
     toast(error.sentence, "bad");
     return false;
   }
-}
-
-// --- workers
-
-function showWorkers(page, stats) {
-  const now = new Date(stats.at).getTime();
-  const here = new Map(stats.workers.map((worker) => [worker.id, worker]));
-  for (const worker of page.last ? page.last.workers : []) {
-    if (here.has(worker.id) || worker.stopping || gone.has(worker.id)) continue;
-    gone.set(worker.id, { worker, at: now });
-    say(`Worker ${workerName(worker.id)} is gone.`);
-  }
-  for (const [id, { at }] of gone) if (here.has(id) || now - at > GONE_MS) gone.delete(id);
-  const cards = [...gone.values()].map(({ worker }) => goneCard(worker, now)).concat(stats.workers.map((worker) => workerCard(worker, now)));
-  page.workerHead.textContent = stats.workers.length ? `${count(stats.workers.length, "worker")}, ${count(stats.workers.reduce((sum, worker) => sum + worker.slots, 0), "slot")}` : "Workers";
-  const mark = JSON.stringify([...gone.keys()]) + cards.map((card) => card.textContent).join();
-  if (mark === page.workerMark) return;
-  page.workerMark = mark;
-  put(page.workerList, cards.length ? cards : h("li", { class: "hint" }, "None."));
-}
-
-function workerCard(worker, now) {
-  const quiet = (now - new Date(worker.seen_at).getTime()) / 1000;
-  const silent = quiet > SILENT_SECONDS;
-  const [kind, word] = worker.stopping ? ["paused", "Stopping"] : silent ? ["silent", `Silent for ${duration(quiet)}`] : worker.running.length ? ["running", "Working"] : ["up", "Idle"];
-  const slots = Array.from({ length: Math.min(worker.slots, 64) }, (_, at) => h("i", { class: at < worker.running.length ? "on" : "" }));
-  return h("li", { class: `card worker ${silent ? "silent" : ""}` },
-    h("div", { class: "worker-head" }, h("span", { class: "worker-name", title: worker.id }, workerName(worker.id)), h("span", { class: `badge ${kind}` }, word)),
-    h("div", { class: "slots", role: "img", "aria-label": `${worker.running.length} of ${worker.slots} slots busy` }, slots),
-    h("p", { class: "hint" }, `pid ${worker.pid} on ${worker.host} · ${worker.version} · up for ${duration((now - new Date(worker.started_at)) / 1000)}`),
-    worker.running.length > 0 && h("ul", { class: "running" }, worker.running.slice(0, 8).map((job) => h("li", {}, `${job.processor}: ${job.bucket}/${job.key}, ${duration(job.seconds)}`))));
-}
-
-function goneCard(worker, now) {
-  return h("li", { class: "card worker gone" },
-    h("div", { class: "worker-head" }, h("span", { class: "worker-name", title: worker.id }, workerName(worker.id)), h("span", { class: "badge gone" }, "Gone")),
-    h("p", {}, `Last heard of ${ago(worker.seen_at, now)}. It did not say goodbye.`),
-    h("p", { class: "hint" }, worker.running.length ? `It ran ${count(worker.running.length, "job")}; others take over when the lease ends.` : `pid ${worker.pid}. It ran nothing.`));
 }
 
 // --- dependencies
