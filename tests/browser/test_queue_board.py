@@ -279,11 +279,14 @@ def test_all_is_paused_and_resumed_from_the_board(stack: Stack, visit: Visits) -
 
 def test_the_board_tells_of_redis_and_turns(visit: Visits) -> None:
     """What Redis says of itself is shown to admins and to nobody else; when the gateway dispatches, to all."""
-    page = visit().goto("/queue", "Queue")
+    mine = visit()
+    page = mine.goto("/queue", "Queue")
     about = page.get_by_role("region", name="Redis")
     for said in ("Version", "Memory", "When full", "Append-only file", "Clients", "taken and not acknowledged"):
         expect(about).to_contain_text(said)
     expect(page.get_by_role("region", name="Turns")).to_contain_text(re.compile("Dispatch of due jobs.*next at"))
+    page.get_by_role("region", name="Turns").scroll_into_view_if_needed()
+    mine.shoot("queue-redis")
     page = visit("read").goto("/queue", "Queue")
     expect(page.get_by_role("region", name="Turns")).to_contain_text("Dispatch of due jobs")
     expect(page.get_by_role("region", name="Redis")).to_have_count(0)

@@ -12,7 +12,7 @@ import { live } from "./live.js";
 export const title = "Jobs";
 
 const PAGE = 25;
-const STATES = [["", "Any"], ["ready", "Waiting, due or later"], ["due", "Due"], ["later", "Later"], ["running", "Running"], ["done", "Done"], ["rejected", "Rejected their photo"], ["dead", "Dead"], ["discarded", "Discarded"]];
+const STATES = [["", "Any"], ["ready", "Waiting, due or later"], ["due", "Due"], ["later", "Later"], ["running", "Running"], ["done", "Done, rejected too"], ["rejected", "Rejected their photo"], ["dead", "Dead"], ["discarded", "Discarded"]];
 const MAY_BE = { ready: ["discard"], due: ["discard"], later: ["promote", "discard"], dead: ["replay", "discard"] };
 const SAYS = { promote: "Run all that match", discard: "Discard all that match", replay: "Replay all that match" };
 
@@ -30,7 +30,7 @@ export function open(outlet, _match, url) {
   put(outlet, h("div", { class: "page" },
     h("div", { class: "page-head" }, h("div", {}, h("h1", { tabindex: "-1" }, "Jobs"), h("p", { class: "lead" }, "Each processor's work on each photo, newest first.")),
       h("div", { class: "actions" }, Object.values(page.buttons))),
-    searchForm({ filter: page.filter, label: "Search jobs", when: "Ended, or else made", states: STATES }, (next) => apply(page, next)), page.byId,
+    searchForm({ filter: page.filter, label: "Search jobs", when: "Ended or made", states: STATES }, (next) => apply(page, next)), page.byId,
     h("section", { class: "card section", "aria-label": "Jobs that match" }, page.status, page.list)));
   show(page);
   const soon = settle(() => refresh(page), 400);

@@ -67,7 +67,7 @@ export async function showRedis(page) {
     pair("Version", [redis.version, redis.mode, redis.role].filter(Boolean).join(", ")),
     pair("Runs on", [redis.os, redis.port && `port ${redis.port}`].filter(Boolean).join(", ") || null),
     pair("Up for", redis.uptime_seconds === null ? null : duration(redis.uptime_seconds)),
-    pair("Memory", redis.used_memory_bytes === null ? null : `${size(redis.used_memory_bytes)} used, ${size(redis.peak_memory_bytes)} at most; ${redis.max_memory_bytes ? `limit ${size(redis.max_memory_bytes)}` : "no limit"}${redis.system_memory_bytes ? `; the machine has ${size(redis.system_memory_bytes)}` : ""}`),
+    pair("Memory", redis.used_memory_bytes === null ? null : `${size(redis.used_memory_bytes)} used, at its peak ${size(redis.peak_memory_bytes)}; ${redis.max_memory_bytes ? `limit ${size(redis.max_memory_bytes)}` : "no limit"}${redis.system_memory_bytes ? `; the machine has ${size(redis.system_memory_bytes)}` : ""}`),
     pair("Fragmentation", redis.fragmentation_ratio),
     pair("When full", redis.eviction_policy && `${redis.eviction_policy}; ${count(redis.evicted_keys || 0, "key")} evicted so far`),
     pair("Append-only file", redis.append_only_file === null ? null : redis.append_only_file ? "on" : "off"),
