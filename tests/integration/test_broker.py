@@ -185,7 +185,7 @@ async def test_a_frozen_valkey_delays_nobody(brokers: Brokers, valkey: Valkey) -
     broker = brokers.create()
     await broker.startup()
     valkey.suspend()
-    for ask, nothing in ((lambda: broker.send([1, 2, 3]), []), (broker.depth, None)):
+    for ask, nothing in ((lambda: broker.send([1, 2, 3]), []), (broker.depth, None), (broker.describe, None)):
         began = time.monotonic()
         assert await ask() == nothing
         assert time.monotonic() - began < 1
@@ -210,6 +210,25 @@ async def test_the_stream_does_not_grow(brokers: Brokers, client: redis.Redis) -
     await until(empty, seconds=2, what="an empty stream")
     (group,) = await client.xinfo_groups("safelight")
     assert group["pending"] == 0
+
+
+async def test_what_valkey_says_of_itself_is_asked_seldom(brokers: Brokers, client: redis.Redis) -> None:
+    """Its version, memory and stream are told, also before there is a stream; and told again for some seconds, however
+    many ask at once."""
+    early, broker = brokers.create(), brokers.create()
+    found = await early.describe()
+    assert found is not None
+    assert (found["server"], found["stream_messages"], found["stream_pending"]) == ("valkey", 0, 0)
+    assert 0 < found["used_memory_bytes"] <= found["peak_memory_bytes"]
+    await broker.startup()
+    await broker.send([1, 2])
+    await client.xreadgroup("workers", "slow", {"safelight": ">"}, count=1)
+    asked = int((await client.info("commandstats"))["cmdstat_info"]["calls"])
+    told = await asyncio.gather(*(broker.describe() for _ in range(20)))
+    assert told == [told[0]] * 20
+    assert told[0] is not None
+    assert (told[0]["stream_messages"], told[0]["stream_pending"], told[0]["stream_consumers"]) == (2, 1, 1)
+    assert int((await client.info("commandstats"))["cmdstat_info"]["calls"]) == asked + 2  # theirs, and this one
 
 
 async def test_tidying_drops_what_a_dead_consumer_held(brokers: Brokers, client: redis.Redis) -> None:

@@ -31,15 +31,16 @@ export function open(outlet) {
   page.redis = h("section", { class: "section", "aria-label": "Redis", hidden: true });
   const everything = may("admin") && ["pause", "resume"].map((action) => h("button", { type: "button", class: "small", on: { click: () => (action === "pause" ? askPause(page, null) : act(page, null, "resume", "")) } }, icon(action === "pause" ? "pause" : "play"), action === "pause" ? "Pause all" : "Resume all"));
   page.facts = h("p", { class: "hint" });
+  const limited = session.current.places.length > 0;
   put(outlet, h("div", { class: "page" },
-    h("div", { class: "page-head" }, h("div", {}, h("h1", { tabindex: "-1" }, "Queue"), page.facts), h("div", { class: "actions" }, h("a", { class: "button small", href: "/jobs" }, icon("search"), "All jobs"), everything, span)),
+    h("div", { class: "page-head" }, h("div", {}, h("h1", { tabindex: "-1" }, "Queue"), page.facts),
+      h("div", { class: "actions" }, h("a", { class: "button small", href: "/jobs" }, icon("search"), "All jobs"), !limited && [everything, span])),
     page.top,
     h("section", { class: "section", "aria-label": "Processors" }, page.processors),
-    h("section", { class: "section" }, page.workerHead, page.workerList, page.stopped),
-    h("section", { class: "section" }, h("h2", {}, "Dependencies"), page.depends),
-    page.redis,
-    h("section", { class: "section", "aria-label": "Turns" }, h("h2", {}, "What the gateway does again and again"), page.turns)));
-  if (session.current.places.length) {
+    !limited && [h("section", { class: "section" }, page.workerHead, page.workerList, page.stopped),
+      h("section", { class: "section" }, h("h2", {}, "Dependencies"), page.depends), page.redis,
+      h("section", { class: "section", "aria-label": "Turns" }, h("h2", {}, "What the gateway does again and again"), page.turns)]));
+  if (limited) {
     put(page.processors, notice("plain", "The queue is for keys that are not limited.", h("p", {}, `Yours is limited to ${session.current.places.join(", ")}.`)));
     return { close: () => { page.closed = true; } };
   }
