@@ -1,6 +1,6 @@
 """GET /metrics: what this gateway knows, for Prometheus. Numbers that need Postgres, Redis or the storage are asked for
-at most every five seconds, however often they are scraped, and the more seldom the longer they take; while Postgres is
-away its numbers are left out, not stale.
+at most every five seconds, however often they are scraped, and what counts jobs the more seldom the longer it takes.
+While Postgres is away its numbers are left out, not stale, and nothing waits for it: a scrape always comes to its end.
 
 A registry for each app: nothing is kept in the library's global one.
 """
@@ -31,6 +31,7 @@ from storage.database import DatabaseUnavailable
 FRESH_SECONDS: Final = 5.0
 REST: Final = 10  # asking may take one part in so many of a connection's time,
 STALE_SECONDS: Final = 60.0  # unless the numbers grew older than this
+ASK_SECONDS: Final = 6.0  # with the three of the slowest ping less than the ten after which Prometheus gives up
 _STATES: Final = ("ready", "running", "done", "rejected", "dead", "discarded")
 _ACTIONS: Final = ("repaired", "left")
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -41,7 +42,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = make_registry()
-        self._ask_again_at = float("-inf")
+        self._ping_again_at = self._ask_again_at = float("-inf")
         self._asking = asyncio.Lock()
         self._runs: RunNumbers | None = None
         self._events: EventNumbers | None = None
@@ -153,29 +154,54 @@ class Metrics:
         on = context.settings.reconcile_interval_seconds > 0
         self._pass_seconds.set(context.settings.reconcile_pass_seconds if on else 0)
         async with self._asking:
-            if time.monotonic() < self._ask_again_at:
+            if time.monotonic() < self._ping_again_at:
                 return
-            postgres, s3, depth = await asyncio.gather(
-                answers(context.database.ping()), answers(context.blobs.ping()), context.broker.depth()
-            )
-            self._depth.set(float("nan") if depth is None else depth)
-            self._set_dependency("postgres", postgres, context.database.down_since)
-            self._set_dependency("s3", s3, context.blobs.down_since)
-            self._set_dependency("redis", depth is not None, context.broker.down_since)
-            began = time.monotonic()
-            await self._ask_postgres(context)
-            took_seconds = time.monotonic() - began
-            self._took.set(took_seconds)
-            self._ask_again_at = began + max(FRESH_SECONDS, took_seconds, min(STALE_SECONDS, REST * took_seconds))
+            if await self._ping(context):
+                await self._ask_postgres(context)
+            else:
+                self._forget()
 
-    async def _ask_postgres(self, context: Context) -> None:
+    async def _ping(self, context: Context) -> bool:
+        """Ask what there is to depend on; whether Postgres answers."""
+        self._ping_again_at = time.monotonic() + FRESH_SECONDS
+        postgres, s3, depth = await asyncio.gather(
+            answers(context.database.ping()), answers(context.blobs.ping()), context.broker.depth()
+        )
+        self._depth.set(float("nan") if depth is None else depth)
+        self._set_dependency("postgres", postgres, context.database.down_since)
+        self._set_dependency("s3", s3, context.blobs.down_since)
+        self._set_dependency("redis", depth is not None, context.broker.down_since)
+        return postgres
+
+    def _forget(self) -> None:
+        """Postgres is away: what it told is no longer true, and is asked for as soon as it is back."""
         for gauge in (self._jobs, self._later, self._oldest, self._paused):
             gauge.clear()
         for single in (self._lag, self._workers, self._slots):
             single.set(float("nan"))
+        assert self._events is not None, "attend was not called"
+        self._events.forget()
+        self._ask_again_at = float("-inf")
+
+    async def _ask_postgres(self, context: Context) -> None:
+        began = time.monotonic()
+        if began < self._ask_again_at:
+            return
+        counting = asyncio.create_task(self._count(context))
+        try:
+            await asyncio.wait({counting}, timeout=ASK_SECONDS)
+            if not (counting.done() and counting.result()):
+                self._forget()
+        finally:
+            counting.cancel()  # not awaited: giving a connection back waits for a Postgres that stands still
+        took_seconds = time.monotonic() - began
+        self._took.set(took_seconds)
+        self._ask_again_at = began + max(FRESH_SECONDS, took_seconds, min(STALE_SECONDS, REST * took_seconds))
+
+    async def _count(self, context: Context) -> bool:
+        """Show what Postgres tells; False where it cannot."""
         assert self._runs is not None, "attend was not called"
         assert self._events is not None
-        self._events.forget()
         try:
             async with context.database.transaction() as conn:
                 await self._runs.follow(conn)
@@ -188,13 +214,16 @@ class Metrics:
                     conn, sorted(buckets | {context.storage.derived_bucket})
                 )
         except DatabaseUnavailable:
-            return
+            return False
         self._last_pass.set(last_pass)
         self._lag.set(lag)
         self._workers.set(alive["workers"])
         self._slots.set(alive["slots"])
+        for gauge in (self._jobs, self._later, self._oldest, self._paused):
+            gauge.clear()
         for processor in {item.name for item in registry.available()} | set(counts):
             self._set_jobs(processor, counts.get(processor, {}), paused)
+        return True
 
     def _set_jobs(self, processor: str, counts: Mapping[str, Any], paused: Container[str]) -> None:
         for state in _STATES:

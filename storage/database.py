@@ -142,7 +142,12 @@ class Database:
         """Raises DatabaseUnavailable where a trivial statement cannot be run and written within two seconds."""
         try:
             async with asyncio.timeout(2), self.connection() as conn:
-                if await conn.fetchval("show transaction_read_only") == "on":
+                try:
+                    read_only = await conn.fetchval("show transaction_read_only")
+                except asyncio.CancelledError:
+                    conn.terminate()  # to give it back would take as long as Postgres stands still
+                    raise
+                if read_only == "on":
                     raise DatabaseUnavailable("Postgres is read-only")
         except TimeoutError as error:
             raise self._unavailable(error) from error

@@ -26,7 +26,7 @@ from safelight.embedded.identity import child_setup
 from storage import sealing
 from tests.faults.harness.ledger import Ledger
 from tests.faults.harness.programs import ROOT
-from tests.faults.harness.proxy import Proxy
+from tests.faults.harness.proxy import Fault, Proxy
 from tests.faults.harness.stack import Stack
 from tests.faults.harness.waiting import until
 
@@ -40,7 +40,7 @@ QUICK = {"reconcile_interval_seconds": "0.5", "reconcile_pass_seconds": "1", "re
 
 
 class Prometheus:
-    """One that scrapes the given programs twice a second, under the job names of monitoring/prometheus.yml."""
+    """One that scrapes the given programs, under the job names of monitoring/prometheus.yml."""
 
     def __init__(self, port: int, session: aiohttp.ClientSession) -> None:
         self._url = f"http://127.0.0.1:{port}/api/v1"
@@ -63,13 +63,21 @@ class Prometheus:
             return all(item["value"][1] == "1" for item in await self.ask("up")) and bool(await self.ask("up"))
         return False
 
+    async def scrapes(self, kind: str) -> int:
+        """How often it has scraped programs of a kind, in vain or not."""
+        (found,) = await self.ask(f'count_over_time(up{{job="safelight-{kind}"}}[1h])')
+        return int(found["value"][1])
+
+    async def has_scraped(self, kind: str, times: int) -> bool:
+        return await self.scrapes(kind) >= times
+
     async def holding(self) -> set[str]:
         """The alerts whose expression holds now."""
         answers = await asyncio.gather(*(self.ask(expression) for expression in RULES.values()))
         return {name for name, answer in zip(RULES, answers, strict=True) if answer}
 
 
-def launch_prometheus(folder: Path, ports: dict[str, int], port: int) -> subprocess.Popen[bytes]:
+def launch_prometheus(folder: Path, ports: dict[str, int], port: int, every: str) -> subprocess.Popen[bytes]:
     binary = shutil.which("prometheus")
     assert binary is not None, "it comes with promtool"
     jobs = [
@@ -77,7 +85,7 @@ def launch_prometheus(folder: Path, ports: dict[str, int], port: int) -> subproc
         for kind, target in ports.items()
     ]
     config = folder / "prometheus.yml"
-    config.write_text(json.dumps({"global": {"scrape_interval": "500ms"}, "scrape_configs": jobs}))
+    config.write_text(json.dumps({"global": {"scrape_interval": every}, "scrape_configs": jobs}))
     command = [binary, f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"]
     with (folder / "prometheus.log").open("wb") as log:
         return subprocess.Popen(
@@ -90,9 +98,10 @@ def launch_prometheus(folder: Path, ports: dict[str, int], port: int) -> subproc
 
 
 @contextlib.asynccontextmanager
-async def open_prometheus(folder: Path, ports: dict[str, int]) -> AsyncIterator[Prometheus]:
+async def open_prometheus(folder: Path, ports: dict[str, int], *, every: str = "500ms") -> AsyncIterator[Prometheus]:
+    """One that scrapes so often, and gives up on a scrape when the next one is due, but after ten seconds at most."""
     port = choose_port()
-    process = launch_prometheus(folder, ports, port)
+    process = launch_prometheus(folder, ports, port, every)
     try:
         async with aiohttp.ClientSession() as session:
             yield Prometheus(port, session)
@@ -194,6 +203,44 @@ async def test_no_alert_in_order_and_the_right_ones_in_trouble(
         (gateway,) = stack.gateways
         gateway.kill()
         await holds("SafelightGatewayMissing")
+
+
+@pytest.mark.needs_promtool
+@pytest.mark.parametrize("how", ["refused", "silent"])
+async def test_a_gateway_without_postgres_is_scraped_all_the_same(
+    stack: Stack, open_ledger: Callable[..., Ledger], tmp_path: Path, how: str
+) -> None:
+    """Whether Postgres refuses connections or swallows what it is sent on many open ones: no scrape of a busy gateway
+    fails for it, so the alert that it is down goes on; the numbers that come from it are left out until it is back."""
+    ports = {"gateway": choose_port()}
+    await stack.start_gateway(metrics_port=str(ports["gateway"]), **QUICK)
+    async with open_prometheus(tmp_path, ports, every="10s") as prometheus:
+
+        async def told_down() -> bool:
+            found = await prometheus.ask(RULES["SafelightDependencyDown"])
+            return {item["metric"]["dependency"] for item in found} == {"postgres"}
+
+        async def shows_jobs() -> bool:
+            return bool(await prometheus.ask("safelight_jobs"))
+
+        await until(prometheus.ready, "Prometheus has scraped the gateway", seconds=60)
+        await until(shows_jobs, "the jobs are shown", seconds=30)
+        ledger = open_ledger()
+        await asyncio.gather(*(ledger.get("/v1/stats") for _ in range(20)))  # so its pool is full of connections
+        proxy = stack.ground.postgres_proxy
+        if how == "refused":
+            cut_off(proxy)
+        else:
+            proxy.set(Fault(mode="blackhole"))
+        await until(told_down, "Postgres is told to be down", seconds=60)
+        assert not await shows_jobs()
+        scraped = await prometheus.scrapes("gateway")
+        await until(lambda: prometheus.has_scraped("gateway", scraped + 2), "two more scrapes", seconds=60)
+        assert await told_down()
+        assert await prometheus.ask('min_over_time(up{job="safelight-gateway"}[5m]) == 0') == []
+        await stack.ground.heal()
+        await until(shows_jobs, "the jobs are shown again", seconds=60)
+        assert not await told_down()
 
 
 # Made only when there is something to count.

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import aiohttp
+import asyncpg
 import pytest
 
 from safelight.embedded.folder import choose_port
@@ -36,7 +37,11 @@ def numbers_of(text: str) -> Numbers:
 
 
 async def scrape(port: int) -> str:
-    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+    patience = aiohttp.ClientTimeout(total=10)  # Prometheus'
+    async with (
+        aiohttp.ClientSession(timeout=patience) as session,
+        session.get(f"http://127.0.0.1:{port}/metrics") as answer,
+    ):
         assert answer.status == 200
         assert answer.content_type == "text/plain"
         return await answer.text()
@@ -167,6 +172,21 @@ async def test_counters_hold_what_a_killed_worker_did(stage: Stage, database: Da
     assert numbers['safelight_job_runs_total{outcome="ok",processor="preview"}'] == 1
     assert numbers["safelight_expired_leases_total"] == 2
     await has(port, lambda numbers: numbers["safelight_workers"] == 0, "the worker is missed")
+
+
+async def test_a_scrape_ends_though_postgres_does_not_answer_what_it_asks(stage: Stage, postgres_dsn: str) -> None:
+    """While the jobs are locked a scrape is answered before Prometheus gives up on it, without the numbers of jobs."""
+    port = choose_port()
+    conn = await asyncpg.connect(postgres_dsn)
+    try:
+        async with conn.transaction():
+            await conn.execute("lock table job in access exclusive mode")
+            stage.start("gateway", http_port="0", metrics_port=str(port))
+            numbers = await has(port, bool, "the gateway shows its metrics")
+    finally:
+        await conn.close()
+    assert numbers['safelight_dependency_up{dependency="postgres"}'] == 1
+    assert [name for name in numbers if name.startswith("safelight_jobs{")] == []
 
 
 async def ask(port: int, sent: bytes) -> bytes:
