@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import re
 import subprocess
 from pathlib import Path
@@ -17,11 +19,19 @@ ALERTS = {
     rule["alert"]: rule for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"] for rule in group["rules"]
 }
 STEP_SECONDS = 15
+SAMPLES = 241  # an hour
+SCALED, RESTARTED = range(60, 140), range(180, 182)  # samples with four workers; and in which no process runs
 BEFORE, AFTER = 80, 132  # samples: 20 minutes of ordinary load, then 33 of the outage
 
 GATEWAYS = ('job="safelight-gateway",instance="one"', 'job="safelight-gateway",instance="two"')
 WORKER, DOOR = 'job="safelight-worker",instance="w"', 'job="safelight-door",instance="d"'
 Series = dict[str, tuple[float, float]]  # series -> its first value, and what it grows by in each step
+GONE = (math.nan, 0.0)  # no longer shown
+# What a gateway leaves out while Postgres is away.
+FROM_POSTGRES = re.compile(
+    r"safelight_(jobs|oldest_ready_job_age_seconds|processor_paused|dispatch_lag_seconds|workers|event_place_wait_seconds"
+    r"|webhook_oldest_due_seconds){"
+)
 
 
 def at_gateways(name: str, labels: str, start: float, by: float = 0) -> Series:
@@ -99,10 +109,24 @@ OUTAGES: dict[str, tuple[Series, set[str]]] = {
         {f"up{{{GATEWAYS[0]}}}": (0, 0)},
         {"SafelightProcessDown"},
     ),
+    "the S3 door does not answer": ({f"up{{{DOOR}}}": (0, 0)}, {"SafelightProcessDown", "SafelightProgramMissing"}),
+    "the S3 door has stopped, and DNS names it no more": ({f"up{{{DOOR}}}": GONE}, {"SafelightProgramMissing"}),
+    "all workers have stopped, and DNS names them no more": ({f"up{{{WORKER}}}": GONE}, {"SafelightProgramMissing"}),
     "no worker is left": (at_gateways("safelight_workers", "", 0), {"SafelightNoWorker"}),
     "the storage is down": (
         at_gateways("safelight_dependency_up", 'dependency="s3"', 0),
         {"SafelightDependencyDown"},
+    ),
+    "Postgres is down": (
+        {
+            **at_gateways("safelight_dependency_up", 'dependency="postgres"', 0),
+            **{series: GONE for series in ORDINARY if FROM_POSTGRES.match(series)},
+            **at_gateways("safelight_dispatch_last_success_timestamp_seconds", "", BEFORE * STEP_SECONDS),
+            **at_gateways("safelight_reconcile_last_turn_timestamp_seconds", "", BEFORE * STEP_SECONDS),
+            **at_gateways("safelight_http_requests_total", 'method="PUT",route="/v1/photos",status="201"', 7200),
+            **at_gateways("safelight_http_requests_total", 'method="PUT",route="/v1/photos",status="503"', 80, 90),
+        },
+        {"SafelightDependencyDown", "SafelightDispatchStalled", "SafelightReconcileStalled", "SafelightRequestsFail"},
     ),
     "a worker has lost Redis": (
         {f'safelight_dependency_up{{{WORKER},dependency="redis"}}': (0, 0)},
@@ -206,6 +230,8 @@ SLOW: dict[str, tuple[Series, set[str]]] = {
 
 
 def written(first: float, by: float, steps: int) -> str:
+    if math.isnan(first):
+        return f"stale _x{steps - 1}"
     return f"{first:g}+{by:g}x{steps - 1}"
 
 
@@ -228,8 +254,7 @@ def scenario(changes: Series, alerts: set[str], *, interval: str, before: int, a
     assert changes.keys() <= ORDINARY.keys()
     series = {name: written(*value, before + after) for name, value in ORDINARY.items()}
     for name, value in changes.items():
-        first, by = ORDINARY[name]
-        series[name] = f"{written(first, by, before)} {written(*value, after)}"
+        series[name] = f"{written(*ORDINARY[name], before)} {written(*value, after)}"
     step = int(interval.rstrip("smh"))
     unit = interval[-1]
     firing = 'group by (alertname) (ALERTS{alertstate="firing"})'
@@ -252,6 +277,73 @@ def test_an_hour_of_ordinary_load_is_silent(tmp_path: Path) -> None:
     assert judge(tmp_path, [test]) == ""
 
 
+def counted(chance: random.Random, by: float) -> list[float]:
+    """A counter that rises unevenly, and begins again where its process is restarted."""
+    values, total = [], 0.0
+    for sample in range(SAMPLES):
+        total = 0 if sample == RESTARTED[-1] + 1 else total + by * chance.choice((0, 0.5, 1, 1, 1.5, 2))
+        values.append(total)
+    return values
+
+
+def swayed(chance: random.Random, least: float, most: float, *, peak: float | None = None) -> list[float]:
+    """A number that goes up and down; now and then, for less than a minute, up to `peak`."""
+    values = [chance.uniform(least, most) for _ in range(SAMPLES)]
+    for begin in range(40, SAMPLES, 60):
+        values[begin : begin + 3] = [peak if peak is not None else most] * 3
+    return values
+
+
+def busy_hour(seed: int) -> dict[str, list[float]]:
+    """Uneven load with short peaks; one worker becomes four for twenty minutes, then one again; at 45 minutes a deploy
+    stops every process for half a minute, so their counters begin anew and a few leases run out."""
+    chance = random.Random(seed)
+    found: dict[str, list[float]] = {}
+    for series, (first, by) in ORDINARY.items():
+        metric = series.split("{")[0]
+        going = metric.endswith("_total") and by > 0
+        found[series] = counted(chance, by) if going else [first + by * sample for sample in range(SAMPLES)]
+    for name, labels, values in (
+        ("oldest_ready_job_age_seconds", 'processor="preview"', swayed(chance, 0, 40, peak=75)),
+        ("jobs", 'processor="preview",state="ready"', swayed(chance, 0, 4000)),
+        ("dispatch_lag_seconds", "", swayed(chance, 0, 8, peak=20)),
+        ("event_place_wait_seconds", "", swayed(chance, 0, 5, peak=35)),
+        ("webhook_oldest_due_seconds", "", swayed(chance, 0, 90, peak=130)),
+        ("uploads_in_flight", "", swayed(chance, 0, 220, peak=256)),
+        ("uploads_waiting", "", swayed(chance, 0, 30, peak=70)),
+        ("postgres_pool_connections", 'state="used"', swayed(chance, 0, 8, peak=10)),
+        ("workers", "", [4.0 if sample in SCALED else 1.0 for sample in range(SAMPLES)]),
+    ):
+        found |= dict.fromkeys(at_gateways(f"safelight_{name}", labels, 0), values)
+    for number in (2, 3, 4):
+        other = WORKER.replace('"w"', f'"w{number}"')
+        found[f"up{{{other}}}"] = [1.0 if sample in SCALED else math.nan for sample in range(SAMPLES)]
+        kills = f'safelight_sandbox_kills_total{{{other},reason="wall_time"}}'
+        found[kills] = [0.03 * sample if sample in SCALED else math.nan for sample in range(SAMPLES)]
+    for series, values in found.items():
+        for sample in RESTARTED:
+            values[sample] = 0 if series.startswith("up{") and not math.isnan(values[sample]) else math.nan
+    expired = at_gateways("safelight_job_runs_total", 'processor="preview",outcome="expired"', 0)
+    found |= {
+        series: [value + (2 if sample > 190 else 0) for sample, value in enumerate(found[series])] for series in expired
+    }
+    return found
+
+
+@pytest.mark.needs_promtool
+def test_an_uneven_hour_with_a_deploy_is_silent(tmp_path: Path) -> None:
+    """No alert fires, not even for a moment, while the load jumps, workers come and go, and a deploy restarts all."""
+    ever = 'group by (alertname) (count_over_time(ALERTS{alertstate="firing"}[1h]))'
+    tests = []
+    for seed in range(3):
+        series = [
+            {"series": name, "values": " ".join("stale" if math.isnan(value) else f"{value:g}" for value in values)}
+            for name, values in busy_hour(seed).items()
+        ]
+        tests.append({"interval": "15s", "input_series": series, "promql_expr_test": [expect("60m", ever, set())]})
+    assert judge(tmp_path, tests, every="15s") == ""
+
+
 @pytest.mark.needs_promtool
 def test_each_outage_fires_its_alerts_and_no_other(tmp_path: Path) -> None:
     """After twenty minutes of ordinary load each kind of outage fires exactly the alerts that are about it."""
@@ -259,6 +351,37 @@ def test_each_outage_fires_its_alerts_and_no_other(tmp_path: Path) -> None:
         scenario(changes, alerts, interval="15s", before=BEFORE, after=AFTER) for changes, alerts in OUTAGES.values()
     ]
     assert judge(tmp_path, tests) == ""
+
+
+@pytest.mark.needs_promtool
+def test_only_paused_jobs_wait_for_no_worker(tmp_path: Path) -> None:
+    """Without a worker nobody is called while the only jobs that wait are paused ones."""
+    changes = {
+        **at_gateways("safelight_workers", "", 0),
+        **at_gateways("safelight_jobs", 'processor="preview",state="ready"', 0),
+    }
+    assert judge(tmp_path, [scenario(changes, set(), interval="15s", before=BEFORE, after=AFTER)]) == ""
+
+
+@pytest.mark.needs_promtool
+def test_what_died_while_no_gateway_ran_is_told(tmp_path: Path) -> None:
+    """Gateways that count from nought again after ten minutes away still show that there are more dead letters."""
+    died = {**dict.fromkeys(at_gateways("safelight_jobs", 'processor="preview",state="dead"', 0), (9.0, 0.0))}
+    away, back = 40, 92
+    test = scenario({}, {"SafelightDeadJobs"}, interval="15s", before=BEFORE, after=away + back)
+    for item in test["input_series"]:
+        name = item["series"]
+        if "safelight-gateway" in name:
+            first, by = ORDINARY[name]
+            now = (
+                first + by * (BEFORE + away)
+                if "_timestamp_" in name or not name.split("{")[0].endswith("_total")
+                else 0
+            )
+            item["values"] = (
+                f"{written(first, by, BEFORE)} {written(*GONE, away)} {written(*died.get(name, (now, by)), back)}"
+            )
+    assert judge(tmp_path, [test]) == ""
 
 
 @pytest.mark.needs_promtool
