@@ -22,6 +22,7 @@ def structures() -> dict[str, tuple[Callable[[], bytes], str]]:
         "avif of another size": (lambda: of_another_size(make_avif(1_600, 1_200)), "malformed"),
         "heic of another size": (lambda: of_another_size(make_heic(1_600, 1_200)), "malformed"),
         "gif frames": (lambda: many_frames_gif(10_001), "too_many_frames"),
+        "gif blocks": (gif_of_tiny_blocks, "too_many_parts"),
         "webp frames": (lambda: webp_of_frames(10_001), "too_many_frames"),
         "apng frames": (lambda: apng_of_frames(0x7FFFFFFF), "too_many_frames"),
         "tiff pages": (lambda: tiff_of_pages(10_001), "too_many_frames"),
@@ -65,6 +66,11 @@ def of_another_size(photo: bytes) -> bytes:
     """The HEIC or AVIF with a stated size that is not the one of its image."""
     at = photo.index(b"ispe") + 8
     return photo[:at] + struct.pack(">II", 64, 48) + photo[at + 8 :]
+
+
+def gif_of_tiny_blocks(blocks: int = 4_000_001) -> bytes:
+    """A GIF whose comment is written in blocks of one byte."""
+    return many_frames_gif(0)[:-1] + b"\x21\xfe" + b"\x01a" * blocks + b"\0\x3b"
 
 
 def webp_of_frames(frames: int) -> bytes:

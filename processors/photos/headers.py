@@ -40,8 +40,8 @@ class Header:
 def read_header(source: Source, limits: Limits) -> Header:
     """The header of an accepted photo within the limits.
 
-    Raises Unprocessable with any of formats.CODES except `too_many_scans`, and Incomplete where a head is
-    not enough.
+    Raises Unprocessable with any of formats.CODES but those of `count_scans` and `admit_samples`, and Incomplete where
+    a head is not enough.
     """
     from processors.photos import gif, isobmff, jpeg, png, tiff, webp
 

@@ -49,7 +49,7 @@ def _walk(window: Window, header: Header, end: int, limits: Limits) -> Header:
     position = 12
     for _ in range(_MAX_CHUNKS):
         if position + 8 > end or frames > limits.max_frames or (exif_bytes and not window.complete):
-            return replace(header, exif=exif, exif_bytes=exif_bytes, icc_bytes=icc_bytes, frames=frames)
+            return replace(header, exif=exif, exif_bytes=exif_bytes, icc_bytes=icc_bytes, frames=max(1, frames))
         kind, size = window.read(position, 4), window.number(position + 4, 4, "little")
         if kind == b"ICCP":
             icc_bytes = size
