@@ -1,6 +1,7 @@
 """A run of random faults under open-loop load, the same for the same seed: `python -m tests.faults.chaos --seconds 60
 --seed 1`. Every 2.5 s something is killed, frozen, cut or emptied, often several at a time; then all is healed and the
-nine invariants are checked. Exits with 1 where one is violated. Only what it started itself is ever harmed.
+nine invariants are checked, with how long the drain and the slowest photos took. Exits with 1 where one is violated.
+`--targets worker,redis` harms only those. Only what it started itself is ever harmed.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,9 @@ import asyncpg
 
 from safelight.embedded import Server
 from tests.faults.harness.ground import open_ground
-from tests.faults.harness.invariants import check
+from tests.faults.harness.invariants import check, check_growth
 from tests.faults.harness.ledger import Ledger, percentile
-from tests.faults.harness.programs import Program
+from tests.faults.harness.programs import Program, Sample
 from tests.faults.harness.proxy import Fault
 from tests.faults.harness.shim import Shim, Spoil
 from tests.faults.harness.stack import LEASE_SECONDS, Stack, open_stack
@@ -37,7 +39,12 @@ from tests.photos import make_jpeg
 
 EVERY_SECONDS = 2.5
 RECOVERY_SECONDS = 20.0
+BACK_SECONDS = 5.0  # until everything goes on after an outage of Postgres or S3
 DRAIN_SECONDS = 60.0
+DRAINED_SECONDS = LEASE_SECONDS + 5  # after the last heal
+DONE_SECONDS = 3 * LEASE_SECONDS  # 99 of 100 photos that met no outage of what nothing goes on without
+FLAT_SECONDS = 30.0  # until connections that stood ready are closed
+WARM_PHOTOS = 10
 PER_SECOND = 5.0
 RERUN = ("expired", "crashed", "retry", "released", "snoozed")
 
@@ -57,6 +64,8 @@ class Report:
     fenced: int
     errors: Counter[str]  # lines that programs logged as errors, by event
     done_seconds: list[float]  # from acceptance to the last job's end
+    calm_seconds: list[float]  # of those while neither Postgres nor S3 was harmed
+    drained_seconds: float
     violations: list[str]
 
     def lines(self) -> list[str]:
@@ -71,6 +80,10 @@ class Report:
             f"recovery: median {percentile([item[1] for item in self.recoveries] or [0.0], 0.5):.2f} s, "
             f"slowest {slowest[1]:.2f} s ({slowest[0]})",
             f"accepted to done: p50 {p50:.2f} s, p95 {p95:.2f} s, p99 {p99:.2f} s",
+            f"without outages of Postgres and S3: {len(self.calm_seconds)} photos, p99 "
+            f"{percentile(self.calm_seconds or [0.0], 0.99):.2f} s, of 3 leases = {DONE_SECONDS:g} s",
+            f"drained {self.drained_seconds:.2f} s after the last heal and upload, of lease + 5 s = "
+            f"{DRAINED_SECONDS:g} s",
             *(f"VIOLATED {violation}" for violation in self.violations),
         ]
 
@@ -87,6 +100,7 @@ class Run:
     busy: set[str] = field(default_factory=set)
     faults: Counter[str] = field(default_factory=Counter)
     recoveries: list[tuple[str, float]] = field(default_factory=list)
+    outages: list[tuple[float, float]] = field(default_factory=list)  # of Postgres and S3, recovery included
 
     async def lasts(self, seconds: float) -> None:
         """So long, or until the run is over."""
@@ -124,6 +138,21 @@ async def freeze_worker(run: Run) -> None:
     program.suspend()
     await run.lasts(LEASE_SECONDS * 1.5)
     program.resume()
+
+
+async def freeze_gateway(run: Run) -> None:
+    """In the midst of whatever it does: longer than Postgres waits for an idle transaction."""
+    program = run.some("gateway")
+    program.suspend()
+    await run.lasts(3)
+    program.resume()
+
+
+async def kill_decoder(run: Run) -> None:
+    children = run.some("worker").children()
+    if children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(run.dice.choice(sorted(children)), signal.SIGKILL)
 
 
 async def flush_redis(run: Run) -> None:
@@ -201,21 +230,25 @@ async def cut_clients(run: Run) -> None:
 
 # By the target that each harms.
 FAULTS: tuple[tuple[str, Act], ...] = (
-    ("worker", kill_worker), ("worker", kill_worker), ("worker", freeze_worker), ("gateway", kill_gateway),
+    ("worker", kill_worker), ("worker", kill_worker), ("worker", freeze_worker), ("worker", kill_decoder),
+    ("gateway", kill_gateway), ("gateway", freeze_gateway),
     ("redis", flush_redis), ("redis", kill_redis), ("redis", pause_redis), ("postgres", stop_postgres),
     ("postgres", terminate_backends), ("s3", kill_s3), ("s3", spoil_s3), ("s3", delay_s3), ("client", cut_clients),
 )  # fmt: skip
+TARGETS = tuple(dict.fromkeys(target for target, _ in FAULTS))
 
 
 async def harm(run: Run, target: str, act: Act) -> None:
     """One fault and its heal, and how long uploads took to be taken again after it."""
-    name = act.__name__
+    name, began_at = act.__name__, time.time()
     run.faults[name] += 1
     try:
         await act(run)
     finally:
         run.busy.discard(target)
     healed_at = time.time()
+    if target in ("postgres", "s3"):
+        run.outages.append((began_at, healed_at + BACK_SECONDS))
 
     def taken() -> bool:
         return any(item.at - item.last_seconds >= healed_at for item in run.ledger.accepted[-200:])
@@ -225,29 +258,36 @@ async def harm(run: Run, target: str, act: Act) -> None:
         run.recoveries.append((name, time.time() - healed_at))
 
 
-async def run_chaos(stack: Stack, ledger: Ledger, *, seconds: float, seed: int) -> Report:
+async def run_chaos(
+    stack: Stack, ledger: Ledger, *, seconds: float, seed: int, targets: Collection[str] = TARGETS
+) -> Report:
     """Start two gateways and two workers on an empty stack, harm them for so long, heal, drain, check. The ledger must
     be patient enough for the longest outage."""
+    faults = [item for item in FAULTS if item[0] in targets]
     upstream = stack.ground.through_proxy(stack.ground.seaweedfs.url, stack.ground.s3_proxy)
     async with Shim(upstream) as shim:
         await stack.start(gateways=2, workers=2, s3_endpoint=shim.url)
         run = Run(stack=stack, ledger=ledger, shim=shim, dice=random.Random(seed))
         harming: list[asyncio.Task[None]] = []
-        deadline = time.monotonic() + seconds
         async with ledger.loading(per_second=PER_SECOND):
+            await until_true(lambda: len(ledger.accepted) >= WARM_PHOTOS, "the load is taken", seconds=30)
+            before = {program: program.sample() for program in stack.programs}
+            deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
-                target, act = run.dice.choice([item for item in FAULTS if item[0] not in run.busy])
-                run.busy.add(target)
-                harming.append(asyncio.create_task(harm(run, target, act)))
+                if free := [item for item in faults if item[0] not in run.busy]:
+                    target, act = run.dice.choice(free)
+                    run.busy.add(target)
+                    harming.append(asyncio.create_task(harm(run, target, act)))
                 await run.lasts(EVERY_SECONDS)
             run.over.set()
             await asyncio.gather(*harming)
             await heal(stack)
+            healed_at = await stack.value("select clock_timestamp()")
         try:
             violations = await check(stack, ledger, drain_seconds=DRAIN_SECONDS)
         except AssertionError as error:  # the drain did not end
             violations = [str(error)]
-        return await report(run, seed, violations)
+        return await report(run, seed, [*violations, *await find_growth(before)], healed_at)
 
 
 async def heal(stack: Stack) -> None:
@@ -259,17 +299,36 @@ async def heal(stack: Stack) -> None:
     await asyncio.gather(*(program.ready() for program in stack.programs))
 
 
-async def report(run: Run, seed: int, violations: list[str]) -> Report:
+async def find_growth(before: Mapping[Program, Sample]) -> list[str]:
+    """I8, once connections that stand ready have had the time to be closed."""
+    with contextlib.suppress(AssertionError):
+        await until_true(lambda: not check_growth(before), "nothing has grown", seconds=FLAT_SECONDS)
+    return check_growth(before)
+
+
+async def report(run: Run, seed: int, violations: list[str], healed_at: datetime) -> Report:
     stack, ledger = run.stack, run.ledger
     ids = {item.id for item in ledger.accepted}
     rows = await stack.fetch(
-        "select id, extract(epoch from settled_at - created_at)::float as seconds from object where id = any($1)",
+        """
+        select id, extract(epoch from settled_at - created_at)::float8 as seconds,
+               extract(epoch from created_at)::float8 as began_at, extract(epoch from settled_at)::float8 as ended_at
+        from object where id = any($1) and settled_at is not null
+        """,
         list(ids),
     )
-    settled = {row["id"]: row["seconds"] for row in rows if row["seconds"] is not None}
+    settled = {row["id"]: row["seconds"] for row in rows}
+    calm = [row["seconds"] for row in rows if not met(run.outages, row["began_at"], row["ended_at"])]
+    drained = await stack.value(
+        """
+        select extract(epoch from max(finished_at) - greatest($1, (select max(created_at) from object)))::float8
+        from job
+        """,
+        healed_at,
+    )
     outcomes = await stack.fetch("select outcome, count(*) from job_attempt where outcome = any($1) group by 1", RERUN)
     doubled = await stack.value("select count(*) - count(distinct (bucket, key)) from object")
-    violations = [*violations, *broken_promises(run), *await find_burned(stack)]
+    violations = [*violations, *broken_promises(run), *await find_burned(run), *slow(calm, drained or 0)]
     lines = [line for program in stack.programs for line in read_log(program)]
     return Report(
         seed=seed,
@@ -283,8 +342,25 @@ async def report(run: Run, seed: int, violations: list[str]) -> Report:
         fenced=sum(line.get("event") in {"job.fenced", "job.lost"} for line in lines),
         errors=Counter(str(line.get("event")) for line in lines if line.get("level") == "error"),
         done_seconds=sorted(settled.values()),
+        calm_seconds=sorted(calm),
+        drained_seconds=max(0.0, drained or 0),
         violations=violations,
     )
+
+
+def met(outages: list[tuple[float, float]], began_at: float, ended_at: float) -> bool:
+    """Whether any of them lay in that time."""
+    return any(began_at <= until and since <= ended_at for since, until in outages)
+
+
+def slow(calm_seconds: list[float], drained_seconds: float) -> list[str]:
+    """What took longer than it may."""
+    found = []
+    if drained_seconds > DRAINED_SECONDS:
+        found.append(f"the drain took {drained_seconds:.1f} s, more than lease + 5 s")
+    if calm_seconds and (p99 := percentile(calm_seconds, 0.99)) > DONE_SECONDS:
+        found.append(f"the p99 from accepted to done is {p99:.1f} s, more than 3 leases")
+    return found
 
 
 def broken_promises(run: Run) -> list[str]:
@@ -295,11 +371,14 @@ def broken_promises(run: Run) -> list[str]:
     return found + [f"after {name} no upload was taken for {seconds:.1f} s" for name, seconds in slow]
 
 
-async def find_burned(stack: Stack) -> list[str]:
-    """No fault of these is a job's or a photo's, so none may cost an attempt or a crash."""
-    rows = await stack.fetch(
+async def find_burned(run: Run) -> list[str]:
+    """No fault of these is a job's or a photo's, so none may cost an attempt, and a crash only a killed decoder's."""
+    rows = await run.stack.fetch(
         "select job_id, outcome, error_code from job_attempt where outcome in ('retry', 'crashed', 'dead', 'rejected')"
     )
+    crashes = [row for row in rows if (row["outcome"], row["error_code"]) == ("crashed", "decoder_crashed")]
+    if len(crashes) <= run.faults["kill_decoder"]:
+        rows = [row for row in rows if row not in crashes]
     return [f"job {row['job_id']} was charged for a fault: {row['outcome']}, {row['error_code']}" for row in rows]
 
 
@@ -312,12 +391,12 @@ def read_log(program: Program) -> list[dict[str, Any]]:
     return found
 
 
-async def main(folder: Path, *, seconds: float, seed: int) -> int:
+async def main(folder: Path, *, seconds: float, seed: int, targets: Collection[str]) -> int:
     print(f"{seconds:g} s of faults, seed {seed}", flush=True)
     async with open_ground(folder / "ground") as ground, open_stack(ground, folder) as stack:
         ledger = Ledger(stack, seed=seed, patience_seconds=60)
         try:
-            found = await run_chaos(stack, ledger, seconds=seconds, seed=seed)
+            found = await run_chaos(stack, ledger, seconds=seconds, seed=seed, targets=targets)
         finally:
             await ledger.close()
         print("\n".join(found.lines()))
@@ -330,6 +409,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Random faults under load; exits with 1 where an invariant breaks.")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--targets", default=",".join(TARGETS), help="what is harmed, separated by commas")
     given = parser.parse_args()
+    chosen = given.targets.split(",")
+    if not set(chosen) <= set(TARGETS):
+        parser.error(f"targets are {', '.join(TARGETS)}")
     with tempfile.TemporaryDirectory(prefix="safelight-chaos-") as name:
-        sys.exit(asyncio.run(main(Path(name), seconds=given.seconds, seed=given.seed)))
+        sys.exit(asyncio.run(main(Path(name), seconds=given.seconds, seed=given.seed, targets=chosen)))
