@@ -80,11 +80,11 @@ class Stage:
         self.stream = environment["SAFELIGHT_REDIS_STREAM"]
         self.programs: list[Program] = []
 
-    def start(self, name: str, **more: str) -> Program:
-        """Start a program with further settings, named without SAFELIGHT_."""
+    def start(self, name: str, *options: str, **more: str) -> Program:
+        """Start a program with options of its command and further settings, named without SAFELIGHT_."""
         own = {f"SAFELIGHT_{setting.upper()}": value for setting, value in more.items()}
         path = self._folder / f"{len(self.programs)}-{name}.log"
-        program = Program(name, {**self._environment, **own}, path)
+        program = Program(name, {**self._environment, **own}, path, options=options)
         self.programs.append(program)
         return program
 

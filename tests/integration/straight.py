@@ -41,10 +41,10 @@ def make_photo(number: int) -> bytes:
     return make_jpeg(48, 32, comment=b"%d" % number)
 
 
-def client(backend: S3Backend) -> Any:
+def client(backend: S3Backend, service: str = "s3") -> Any:
     """boto3, as anybody has it."""
     return boto3.client(
-        "s3",
+        service,
         endpoint_url=backend.endpoint,
         aws_access_key_id=backend.access_key,
         aws_secret_access_key=backend.secret_key,

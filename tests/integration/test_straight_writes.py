@@ -1,4 +1,5 @@
-"""Photos that a plain S3 client writes straight to SeaweedFS or Ceph become photos of ours: all of them, and once.
+"""Photos that a plain S3 client writes straight to SeaweedFS, to Ceph or to moto (with its SNS and SQS) become photos
+of ours: all of them, and once.
 
 EVENT_OBJECTS=500 says how many; fewer are written where it is not set.
 """
@@ -10,16 +11,20 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from safelight.embedded import SeaweedFS
 from safelight.embedded.folder import choose_port
 from storage.database import Database
+from tests.clients.moto import Moto
 from tests.integration.hooked import TOKEN
 from tests.integration.programs import Stage
-from tests.integration.stage import environment_of, value
+from tests.integration.sns import relaying
+from tests.integration.stage import environment_of, until, value
 from tests.integration.straight import OBJECTS, Site, client, make_keys, make_photo
 from tests.rgw import Rgw
 from tests.servers import S3Backend
@@ -156,6 +161,74 @@ async def test_ceph_loses_events_and_reconcile_finds_their_photos(
     await site.write(photos[OBJECTS // 2 :])
     await site.start_gateway(**RECONCILING)
     await site.until_ready(keys, seconds=60 + OBJECTS)
+
+
+@pytest.fixture
+def moto(tmp_path: Path) -> Iterator[Moto]:
+    """S3, SNS and SQS that play together, for this test alone."""
+    server = Moto(tmp_path)
+    yield server
+    server.stop()
+
+
+async def notify(site: Site, **wish: Any) -> None:
+    document = {name: [{**item, "Events": ["s3:ObjectCreated:*"]}] for name, item in wish.items()}
+    put = partial(site.s3.put_bucket_notification_configuration, NotificationConfiguration=document)
+    await asyncio.to_thread(put, Bucket=site.bucket)
+
+
+async def test_sns_pushes_and_every_photo_is_there_once(open_site: Open, moto: Moto) -> None:
+    """Over moto's SNS and its genuine signatures: keys of all kinds, `//` too, every second one also uploaded by our
+    own door; each with its previews and its facts."""
+    site, sns = await open_site(moto.backend), client(moto.backend, "sns")
+    topic_arn = (await asyncio.to_thread(sns.create_topic, Name=site.bucket))["TopicArn"]
+    async with relaying(moto.backend.endpoint) as relay:
+        relay.hook_url = site.hook_url
+        await site.start_gateway(hook_sns_topics=topic_arn, hook_sns_origins=relay.origin)
+        site.stage.start_worker()
+        await asyncio.to_thread(sns.subscribe, TopicArn=topic_arn, Protocol="http", Endpoint=relay.origin + "/")
+        await notify(site, TopicConfigurations={"TopicArn": topic_arn})
+        keys = make_keys(OBJECTS, doubled_slashes=True)
+        await write_half_by_our_door(site, keys)
+        await site.until_ready(keys, seconds=60 + OBJECTS)
+        assert set(relay.statuses) == {200}
+    assert await value(site.database, "select count(*) from unusable_message") == 0
+
+
+async def test_sqs_is_emptied_by_readers_that_are_killed(open_site: Open, moto: Moto) -> None:
+    """Out of moto's SQS by two `safelight events`, one of which is killed with messages in hand: keys of all kinds,
+    every second one also uploaded by our own door; the queue is empty once the leases of the dead one have ended."""
+    site, sqs = await open_site(moto.backend), client(moto.backend, "sqs")
+    queue_url = (await asyncio.to_thread(sqs.create_queue, QueueName=site.bucket))["QueueUrl"]
+
+    async def ask(*names: str) -> list[str]:
+        answer = await asyncio.to_thread(sqs.get_queue_attributes, QueueUrl=queue_url, AttributeNames=list(names))
+        return [answer["Attributes"][name] for name in names]
+
+    (arn,) = await ask("QueueArn")
+    await notify(site, QueueConfigurations={"QueueArn": arn})
+    await site.start_gateway()
+    site.stage.start_worker()
+    keys = make_keys(OBJECTS, doubled_slashes=True)
+    await write_half_by_our_door(site, keys)
+    reading = partial(site.stage.start, "events", "--source", "sqs", sqs_queue_url=queue_url)
+    reading = partial(reading, sqs_endpoint=moto.backend.endpoint)
+    doomed = reading()
+
+    async def has_some_in_hand() -> bool:
+        return await ask("ApproximateNumberOfMessagesNotVisible") != ["0"]
+
+    await until(has_some_in_hand, seconds=60, what="messages are in hand")
+    doomed.kill()
+    assert await has_some_in_hand()
+    reading()
+
+    async def is_empty() -> bool:
+        return await ask("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible") == ["0", "0"]
+
+    await until(is_empty, seconds=120 + OBJECTS, what="the queue is empty")
+    await site.until_ready(keys, seconds=60 + OBJECTS)
+    assert await value(site.database, "select count(*) from unusable_message") == 0
 
 
 @pytest.mark.needs_ceph
