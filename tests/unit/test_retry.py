@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.contract import Unprocessable
-from processors.retry import Corrupted, Dead, Reject, Retry, Verdict, decide, describe
+from processors.retry import Corrupted, Dead, PreviewsHomeless, Reject, Retry, Verdict, decide, describe
 from processors.sandbox.errors import ChildCrashed, ProcessorFailed
 from processors.settings import JobSettings
 from storage.blobs import BlobRefused, BlobsUnavailable, NoSuchBlob, NoSuchBucket
@@ -20,7 +20,7 @@ from storage.database import DatabaseUnavailable
 SETTINGS = JobSettings(redis_url="redis://unused", backoff_base_seconds=2, backoff_cap_seconds=100, max_crashes=3)
 MAX_ATTEMPTS = 8
 TRANSIENT = [RuntimeError("x"), Corrupted(), ProcessorFailed("ValueError", "trace"), BlobRefused("EntityTooLarge")]
-AWAY = [BlobsUnavailable("EndpointConnectionError"), DatabaseUnavailable("OSError")]
+AWAY = [BlobsUnavailable("EndpointConnectionError"), PreviewsHomeless("derived"), DatabaseUnavailable("OSError")]
 
 
 def judge(error: BaseException, *, attempt: int = 1, crashes: int = 0, share: float = 1.0) -> Verdict:
@@ -138,6 +138,7 @@ def test_the_jitter_is_random_by_default() -> None:
         (Unprocessable("truncated", "It ends early."), "truncated"),
         (asyncio.CancelledError(), "released"),
         (BlobsUnavailable("x"), "storage_unavailable"),
+        (PreviewsHomeless("derived"), "derived_bucket_missing"),
         (DatabaseUnavailable("x"), "database_unavailable"),
         (NoSuchBlob("x"), "original_missing"),
         (Corrupted(), "original_corrupted"),
