@@ -99,7 +99,7 @@ function build() {
 /** The way to ask after a photo that is not here. */
 function seeker(given = () => "") {
   const seek = async () => (await import("./whereabouts.js")).openSearch(given());
-  return h("button", { type: "button", on: { click: seek } }, icon("search"), "Where is my photo?");
+  return h("button", { type: "button", class: "seek", on: { click: seek } }, icon("search"), h("span", {}, "Where is my photo?"));
 }
 
 function placeField() {
@@ -312,7 +312,7 @@ function nothingFound() {
 function nothingYet() {
   const refused = whyNot();
   return h("div", { class: "empty drop" }, h("span", { class: "lamp big", "aria-hidden": "true" }), h("h2", {}, "No photos yet"),
-    h("p", {}, refused || "Drop some here. Previews appear as they are developed, and the camera's facts with them."),
+    h("p", {}, refused || [h("span", { class: "with-pointer" }, "Drop some here. "), "Previews appear as they are developed, and the camera's facts with them."]),
     h("div", { class: "actions" }, !refused && h("button", { type: "button", class: "primary", on: { click: () => view.choose.click() } }, icon("upload"), "Choose photos"),
       seeker()));
 }
