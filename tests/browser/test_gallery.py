@@ -119,6 +119,15 @@ def test_empty_files_hold_up_nothing(visit: Visits) -> None:
     expect(page.get_by_role("link", name="after-empty.jpg", exact=True).first).to_be_visible()
 
 
+def test_who_may_not_upload_is_told_at_the_drop(visit: Visits) -> None:
+    """With a key that may only read, dropped photos are refused in words that are seen, and nothing is sent."""
+    mine = visit("read")
+    page = mine.goto("/queue", "Queue")
+    mine.drop({"unwanted.jpg": photos.make_jpeg(64, 48)})
+    expect(page.locator(".toast")).to_contain_text("it lacks the scope write")
+    expect(page.get_by_role("list", name="Files")).to_have_count(0)
+
+
 def test_a_rejected_photo_says_why(stack: Stack, visit: Visits) -> None:
     """A damaged photo is shown as rejected, with the reason, in the gallery and on its page."""
     whole = photos.make_jpeg(640, 480, noise=10, seed=503)

@@ -2,7 +2,7 @@
 // The list stays as it is while a photo of it is looked at, so that nobody loses their place.
 
 import { asQuery, get, Problem, session } from "./api.js";
-import { h, icon, loading, notice, put, say, settle } from "./dom.js";
+import { h, icon, loading, notice, put, settle, toast } from "./dom.js";
 import { nameOf, statusWord } from "./format.js";
 import { live } from "./live.js";
 import { add, filesOf, uploads, whyNot } from "./uploads.js";
@@ -389,7 +389,7 @@ export function takeDrops() {
     event.preventDefault();
     depth = 0;
     veil.hidden = true;
-    if (wanted(event)) deliver(await filesOf(event.dataTransfer));
+    if (session.current) deliver(await filesOf(event.dataTransfer));
   });
   addEventListener("paste", (event) => {
     const files = [...(event.clipboardData ? event.clipboardData.files : [])];
@@ -399,7 +399,7 @@ export function takeDrops() {
 
 function deliver(files) {
   const refused = whyNot();
-  if (refused) return say(refused);
+  if (refused) return toast(refused, "bad");
   if (view) return send(files);
   return add(files, session.current.places[0] || "");
 }
