@@ -58,9 +58,16 @@ async def list_parts(site: Site, *, bucket: str | None = None, prefix: str = "")
     if bucket is not None:
         return [Part(bucket=bucket, prefix=prefix), Part(bucket=derived, prefix=f"{bucket}/{prefix}", derived=True)]
     async with site.database.connection() as conn:
-        buckets = {*await reconciliation.list_buckets(conn), site.storage.default_bucket, *site.named_buckets}
-    buckets.discard(derived)
+        buckets = await _list_ours(site, conn)
+    if site.looks_everywhere:
+        buckets |= set(await site.blobs.list_buckets())
+    buckets -= {derived, site.storage.quarantine_bucket}
     return [*(Part(bucket=name) for name in sorted(buckets)), Part(bucket=derived, derived=True)]
+
+
+async def _list_ours(site: Site, conn: Connection) -> set[str]:
+    """The buckets of photos that are ours to go through, whatever else the storage has."""
+    return {*await reconciliation.list_buckets(conn), site.storage.default_bucket, *site.named_buckets}
 
 
 async def run_pass(site: Site, part: Part, *, restart: bool, watch: Watch) -> Place | None:
@@ -204,6 +211,16 @@ class _Window:
         async with self._site.database.connection() as conn:
             self._repairs = Repairs(self._site, self.tally, await reconciliation.ask_time(conn))
             known = self._part.derived or self._part.bucket in await reconciliation.list_buckets(conn)
+            is_ours = known or self._part.bucket in await _list_ours(self._site, conn)
+        try:
+            return await self._look(place, known=known)
+        except (BlobsDenied, BlobRefused):
+            if is_ours or await refuses_all(self._site.blobs, self._part.bucket):
+                raise
+            self.hopeless = True  # somebody else's, on the same storage
+            return None, 0
+
+    async def _look(self, place: Place, *, known: bool) -> tuple[str | None, int]:
         if not await self._site.blobs.has_bucket(self._part.bucket, fresh=True):
             self.hopeless = True
             if known:

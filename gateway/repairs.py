@@ -65,6 +65,12 @@ class Site:
         """The buckets that a hook watches by name: photos may lie there before Postgres knows any."""
         return {hook.bucket for hook in self.jobs.hooks if hook.bucket is not None and hook.processors != ()}
 
+    @property
+    def looks_everywhere(self) -> bool:
+        """Photos may lie in any bucket, and somebody wants all of them gone through."""
+        is_watched = any(hook.bucket is None and hook.processors != () for hook in self.jobs.hooks)
+        return is_watched and self.settings.reconcile_buckets == "all"
+
     def lacks_jobs(self, bucket: str, row: PhotoRow) -> bool:
         """Some processor that watches there has no job for this photo, which was not rejected at the door."""
         return not (row.rejected and not row.processors) and any(

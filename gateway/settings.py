@@ -169,6 +169,13 @@ class GatewaySettings:
         default=3600,
         metadata=setting("Time between the starts of two passes over a bucket.", minimum=1, maximum=30 * 86400),
     )
+    reconcile_buckets: str = field(
+        default="known",
+        metadata=setting(
+            "known: buckets with photos, the default one and those that a hook names; all: every bucket of the storage "
+            "that may be listed, where a hook for * watches."
+        ),
+    )
     reconcile_window_keys: int = field(
         default=1000, metadata=setting("Keys that are compared at a time.", minimum=1, maximum=1000)
     )

@@ -235,6 +235,8 @@ def _check_text(name: str, text: str) -> None:
         parse_networks(text)
     if name == "up_events" and text not in ("on", "off"):
         raise ValueError("it must be on or off")
+    if name == "reconcile_buckets" and text not in ("known", "all"):
+        raise ValueError("it must be known or all")
     if name == "log_format" and text not in ("console", "json"):
         raise ValueError("it must be console or json")
     if name == "s3_anonymous" and text not in ("refuse", "storage"):

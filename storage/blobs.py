@@ -260,6 +260,15 @@ class Blobs:
         self._buckets[bucket] = time.monotonic() + _BUCKET_KNOWN_SECONDS
         return True
 
+    async def list_buckets(self) -> list[str]:
+        """Every bucket that our key may see in the storage's own list; none where it may not see the list."""
+        try:
+            async with self._translated():
+                answer = await self._client.list_buckets()
+        except (BlobsDenied, BlobRefused):
+            return []
+        return [item["Name"] for item in answer.get("Buckets") or []]
+
     async def head(self, bucket: str, key: str, *, within_seconds: float | None = None) -> Head:
         """What lies under the key now. `within_seconds`: for whoever holds locks meanwhile. Raises NoSuchBlob,
         NoSuchBucket."""

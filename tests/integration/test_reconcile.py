@@ -10,6 +10,7 @@ import signal
 import sys
 import tracemalloc
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -26,6 +27,7 @@ from gateway.repairs import Site
 from gateway.settings import GatewaySettings
 from processors.contract import Preset
 from processors.hooks import parse_hooks
+from safelight.embedded import SeaweedFS
 from storage import credentials, jobs, keys, multiparts, objects, reconciliation
 from storage.blobs import Blobs, BlobsDenied
 from storage.database import Connection, Database
@@ -452,6 +454,44 @@ async def test_a_bucket_that_a_hook_names_is_looked_at_before_it_has_photos(site
     assert await reconcile(hooked) == {"unrecorded_object": {"repaired": 1}}
     (row,) = await fetch(site.database, "select bucket, key from object")
     assert (row["bucket"], row["key"]) == (archive, "raw/a.jpg")
+
+
+@pytest.fixture
+def own_seaweedfs(tmp_path: Path) -> Iterator[SeaweedFS]:
+    """A storage whose buckets are those of this test alone, and `photos`, which it makes itself."""
+    server = SeaweedFS(tmp_path / "seaweedfs")
+    server.start()
+    yield server
+    server.kill()
+
+
+async def test_buckets_that_nobody_named_are_found_where_that_is_wanted(
+    site: Site, bucket_prefix: str, own_seaweedfs: SeaweedFS
+) -> None:
+    """With a hook for every bucket, and `all` asked for, a bucket that was written to while no gateway ran is gone
+    through, but never those of previews and of rejected photos; without it, or without such a hook, it is not."""
+    storage = replace(
+        site.storage,
+        s3_endpoint=own_seaweedfs.url,
+        s3_access_key=own_seaweedfs.access_key,
+        s3_secret_key=own_seaweedfs.secret_key,
+        quarantine_bucket=f"{bucket_prefix}-rejected",
+    )
+    async with Blobs(storage) as blobs:
+        alone = replace(site, blobs=blobs, storage=storage)
+        for name in ("photos", "derived", "rejected", "late"):
+            await blobs.ensure_bucket(f"{bucket_prefix}-{name}")
+            await blobs.put(f"{bucket_prefix}-{name}", "a.jpg", PHOTO, content_type="image/jpeg")
+        everywhere = with_settings(alone, reconcile_buckets="all")
+        named = replace(everywhere, jobs=job_settings("redis://unused", hooks=parse_hooks(f"{bucket_prefix}-photos")))
+        found = {
+            name: {part.bucket.removeprefix(bucket_prefix) for part in await list_parts(one) if not part.derived}
+            for name, one in (("known", alone), ("all", everywhere), ("named", named))
+        }
+        assert found == {"known": {"-photos"}, "all": {"photos", "-photos", "-late"}, "named": {"-photos"}}
+        await reconcile(everywhere)
+    rows = await fetch(site.database, "select bucket from object order by bucket")
+    assert [row["bucket"] for row in rows] == [f"{bucket_prefix}-late", f"{bucket_prefix}-photos"]
 
 
 async def test_a_rejected_photo_is_left_alone(site: Site) -> None:
