@@ -200,9 +200,14 @@ async def _fetch(  # noqa: PLR0917 - what the user asked for
     file = (folder or Path()) / name if output is None or folder else Path(output)
     if output != "-" and file.exists() and not force:
         console.fail(f"{file} is there already. Give --force to replace it, or -o for another name.", code=1)
-    async with gateway.download(path) as answer:
-        pieces = answer.content.iter_chunked(256 << 10)
-        digest = await _write(pieces, None if output == "-" else file, sha256)
+    async with gateway.download(path) as pieces:
+        try:
+            digest = await _write(pieces, None if output == "-" else file, sha256)
+        except OSError as error:
+            if output == "-":  # or Python would try again at its end to write what is left
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            where, why = "Standard output" if output == "-" else file, error.strerror or error
+            console.fail(f"{where} cannot be written: {why}. Make room or the folder, or name another with -o.", code=1)
     told = {"file": "-" if output == "-" else str(file), "sha256": digest, "id": photo["id"]}
     return {**told, "bucket": photo["bucket"], "key": photo["key"]}
 
@@ -223,29 +228,32 @@ def _what(photo: dict[str, Any], preset: str | None) -> tuple[str, str, str | No
 
 async def _write(pieces: AsyncIterator[bytes], file: Path | None, sha256: str | None) -> str:
     """Write it whole or not at all; returns its SHA-256."""
-    digest, kept = hashlib.sha256(), None
+    digest = hashlib.sha256()
     if file is None:
         async for piece in pieces:
             digest.update(piece)
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
-    else:
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name[:100]}.", delete=False) as kept:
-            try:
-                async for piece in pieces:
-                    digest.update(piece)
-                    kept.write(piece)
-            except BaseException:
-                os.unlink(kept.name)
-                raise
-    if sha256 is not None and digest.hexdigest() != sha256:
-        if kept is not None:
+        _compare(digest.hexdigest(), sha256)
+        return digest.hexdigest()
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name[:100]}.", delete=False) as kept:
+        try:
+            async for piece in pieces:
+                digest.update(piece)
+                kept.write(piece)
+            kept.flush()
+            _compare(digest.hexdigest(), sha256)
+            os.chmod(kept.name, 0o666 & ~_umask())
+            os.replace(kept.name, file)
+        except BaseException:
             os.unlink(kept.name)
-        console.fail("What arrived is not what was stored: its SHA-256 differs. Fetch it again.", code=1)
-    if kept is not None and file is not None:
-        os.chmod(kept.name, 0o666 & ~_umask())
-        os.replace(kept.name, file)
+            raise
     return digest.hexdigest()
+
+
+def _compare(arrived: str, stored: str | None) -> None:
+    if stored not in (None, arrived):
+        console.fail("What arrived is not what was stored: its SHA-256 differs. Fetch it again.", code=1)
 
 
 def _umask() -> int:

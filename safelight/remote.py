@@ -25,6 +25,7 @@ from safelight import console
 from storage import credentials
 
 T = TypeVar("T")
+_PIECE_BYTES = 256 << 10
 _PASSING = (408, 429, 500, 502, 503, 504)
 _TROUBLE = (aiohttp.ClientError, TimeoutError, OSError)
 _HOW = (
@@ -135,14 +136,23 @@ class Gateway:
         **more: Any,
     ) -> Any:
         """The JSON of a successful answer; `body` is called for each try. Raises Refused, Unreachable."""
-        async with self._opened(method, path, query, body, more) as answer:
-            return await answer.json()
+        deadline = time.monotonic() + self._retry_seconds
+        while True:
+            async with self._opened(method, path, query, body, more) as answer:
+                try:
+                    return await answer.json()
+                except (ValueError, aiohttp.ContentTypeError) as error:
+                    raise Unreachable("what does answer there is no Safelight") from error
+                except _TROUBLE as error:
+                    if time.monotonic() > deadline:
+                        raise Unreachable(f"it cut its answer off ({error or type(error).__name__})") from error
+            await asyncio.sleep(random.uniform(0.2, 0.5))  # noqa: S311 - spreads retries
 
     @contextlib.asynccontextmanager
-    async def download(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An open, successful answer. Raises Refused, Unreachable."""
+    async def download(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The pieces of a successful answer. Raises Refused, Unreachable; the latter from its pieces, too."""
         async with self._opened("GET", path, None, None, {}) as answer:
-            yield answer
+            yield _pieces(answer)
 
     async def page(self, path: str, query: Mapping[str, Any], *, member: str, most: int | None) -> AsyncIterator[Any]:
         """The items of all pages, at most so many."""
@@ -188,6 +198,14 @@ class Gateway:
                     pause_seconds = max(pause_seconds, _retry_after(answer))
             await asyncio.sleep(random.uniform(0.5, 1) * pause_seconds)  # noqa: S311 - spreads retries
             pause_seconds = min(5, pause_seconds * 2)
+
+
+async def _pieces(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for piece in answer.content.iter_chunked(_PIECE_BYTES):
+            yield piece
+    except _TROUBLE as error:
+        raise Unreachable(f"it cut its answer off ({error or type(error).__name__})") from error
 
 
 def photo_path(bucket: str, key: str) -> str:

@@ -8,6 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +138,100 @@ def test_a_gateway_that_dies_meanwhile_costs_no_photo_and_doubles_none(
     listed = lines(stack.command("ls", bucket, "--json"))
     assert len({json.loads(line)["id"] for line in listed}) == len(listed) == 40
     assert {json.loads(line)["id"] for line in listed} == {item["id"] for item in told["photos"]}
+
+
+@pytest.mark.parametrize("place", ["missing/x.jpg", "/proc/x.jpg"])
+def test_what_cannot_be_written_is_one_sentence(stack: Stack, album: Path, bucket: str, place: str) -> None:
+    """A folder that is not there, and one in which nobody may write: exit code 1 and what to do."""
+    lines(stack.command("put", str(album / "a.jpg"), "--bucket", bucket))
+    done = stack.command("get", f"{bucket}/a.jpg", "--force", "-o", place)
+    assert done.returncode == 1
+    assert f"{place} cannot be written" in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_a_full_disk_is_one_sentence(stack: Stack, api: Api, album: Path, bucket: str) -> None:
+    """Where what is fetched finds no room: exit code 1 and what to do."""
+    lines(stack.command("put", str(album / "a.jpg"), "--bucket", bucket))
+    environment = {"PATH": os.defpath, "SAFELIGHT_URL": api.url, "SAFELIGHT_KEY": api.token or ""}
+    command = [sys.executable, "-m", "safelight", "get", f"{bucket}/a.jpg", "-o", "-"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "cannot be written: No space left" in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+class Cutting(BaseHTTPRequestHandler):
+    """Answers that end before they are whole, so often."""
+
+    cuts = 0
+
+    def do_GET(self) -> None:
+        shown = {"photos": [_SHOWN], "next_cursor": None}
+        self._answer(shown, whole="original" not in self.path)
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        type(self).cuts -= 1
+        self._answer(_SHOWN, whole=self.cuts < 0)
+
+    def _answer(self, content: Any, *, whole: bool) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body) + (0 if whole else 1000)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+_SHOWN: dict[str, Any] = {
+    **dict.fromkeys(("etag", "sha256", "size_bytes", "content_type", "status", "rejection", "settled_at")),
+    **{"id": "01975a3c-7d2e-7a4e-9b1f-0d5c2a9e4b11", "bucket": "b", "key": "a.jpg", "artifacts": []},
+    **{"links": {"original": "/original"}},
+}
+
+
+@pytest.fixture
+def cutting() -> Iterator[dict[str, str]]:
+    """The environment of a command that is to ask a gateway which cuts its answers off."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Cutting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield {"PATH": os.defpath, "SAFELIGHT_URL": url, "SAFELIGHT_KEY": f"{'A' * 20}.{'b' * 40}"}
+        server.shutdown()
+
+
+def ask_cutting(environment: dict[str, str], *arguments: str) -> Finished:
+    command = [sys.executable, "-m", "safelight", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+
+
+def test_a_download_that_is_cut_off_is_one_sentence(cutting: dict[str, str], tmp_path: Path) -> None:
+    """get of a gateway that dies meanwhile: exit code 2, what to do, and no half file."""
+    done = ask_cutting(cutting, "get", "b/a.jpg", "-o", str(tmp_path / "a.jpg"))
+    assert done.returncode == 2
+    assert "cut its answer off" in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("cuts", "stored"), [(1, 2), (1000, 0)])
+def test_an_answer_that_is_cut_off_is_asked_for_again(
+    cutting: dict[str, str], album: Path, cuts: int, stored: int
+) -> None:
+    """put repeats it; where it never comes whole each file is a failure of its own, not the end of all."""
+    Cutting.cuts = cuts
+    more = ("--bucket", "b", "--json", "--retry-seconds", "2", "--parallel", "1")
+    done = ask_cutting(cutting, "put", str(album / "a.jpg"), str(album / "day 1" / "b.jpg"), *more)
+    told = json.loads(done.stdout)
+    assert (told["stored"], told["failed"]) == (stored, 2 - stored)
+    assert {item["code"] for item in told["failures"]} <= {"unreachable"}
+    assert done.returncode == (0 if stored else 1)
 
 
 def test_ls_lists_by_place_status_and_page(stack: Stack, api: Api, bucket: str) -> None:
