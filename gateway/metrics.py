@@ -99,7 +99,7 @@ class Metrics:
             "dispatch_lag_seconds", "How long the oldest due job has not been dispatched; 0: none is due."
         )
         self._workers = self._gauge("workers", "Workers that were heard of lately and take jobs.")
-        self._slots = self._gauge("workers_slots", "Photos that all of them decode at a time.")
+        self._slots = self._gauge("slots_in_all", "Photos that all of them decode at a time.")
         self._up = self._gauge("dependency_up", "1 where it answers.", "dependency")
         self._down_since = self._gauge(
             "dependency_down_since_timestamp_seconds", "First failure in a row; 0 while it is up.", "dependency"

@@ -408,6 +408,6 @@ def test_every_alert_has_an_outage_and_a_page_in_the_runbook() -> None:
     assert sections.keys() == ALERTS.keys()
     for name, rule in ALERTS.items():
         assert rule["labels"]["severity"] in {"page", "warn"}, name
-        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
         assert "**Means**" in sections[name], name
         assert "**Do**" in sections[name], name
