@@ -1,12 +1,16 @@
 """What the S3 door costs: the same requests straight to SeaweedFS and through the door before it, in one run.
 
 python -m benchmarks.door [--rounds 6] [--connections 4] [--gibibytes 0] [--client aiohttp|botocore] [--pin]
+python -m benchmarks.door --processes 2 [--rounds 6] [--connections 4]
 
 5 MiB objects, signed with their SHA-256; the sides take turns, so a busy machine slows both. Client, door and storage
 share the machine's cores: the ratio is of all three together. --client botocore asks as most programs do, and costs
 more itself; --pin gives the door the last core and keeps everything else from it, on both sides. Then half of the
 door's own rate of HEADs arrives evenly, for what the door adds to the 99th percentile. The door's memory is read after
 the rounds, and while an object of --gibibytes goes through in both directions.
+
+--processes compares a door of one process with a door of so many, asked by as many client processes: what one more
+core would bring. Client, door and storage need cores of their own for that; on two cores it tells what it costs.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,8 +129,7 @@ def measure_botocore(side: Side, method: str, connections: int, body: bytes) -> 
 async def compare(sides: tuple[Side, Side], rounds: int, connections: int, client: str) -> float:
     """HEADs a second that the door answered."""
     body = os.urandom(SIZE_BYTES)
-    async with _open_session() as session:
-        await sides[0].ask(session, "PUT", f"/{BUCKET}")
+    await make_bucket(sides[0])
     for method in COUNTS:
         rates: dict[str, list[float]] = {side.name: [] for side in sides}
         for number in range(rounds):
@@ -136,13 +139,41 @@ async def compare(sides: tuple[Side, Side], rounds: int, connections: int, clien
                 else:
                     rate = await measure(side, method, connections, body)
                 rates[side.name].append(rate)
-        direct, door = (rates[side.name] for side in sides)
-        ratios = [through / straight for through, straight in zip(door, direct, strict=True)]
-        print(
-            f"{method:<5} direct {statistics.median(direct):8.1f}/s   door {statistics.median(door):8.1f}/s   "
-            f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        )
-    return statistics.median(door)
+        tell(method, sides, rates)
+    return statistics.median(rates[sides[1].name])
+
+
+def compare_processes(sides: tuple[Side, Side], rounds: int, connections: int, clients: int) -> None:
+    """The same requests to two doors, from as many processes at once."""
+    body = os.urandom(SIZE_BYTES)
+    uvloop.run(make_bucket(sides[0]))
+    with ProcessPoolExecutor(clients) as pool:
+        for method in COUNTS:
+            rates: dict[str, list[float]] = {side.name: [] for side in sides}
+            for number in range(rounds):
+                for side in sides if number % 2 else reversed(sides):
+                    asked = [pool.submit(measure_apart, side, method, connections, body) for _ in range(clients)]
+                    rates[side.name].append(sum(each.result() for each in asked))
+            tell(method, sides, rates)
+
+
+def measure_apart(side: Side, method: str, connections: int, body: bytes) -> float:
+    return uvloop.run(measure(side, method, connections, body))
+
+
+async def make_bucket(side: Side) -> None:
+    async with _open_session() as session:
+        await side.ask(session, "PUT", f"/{BUCKET}")
+
+
+def tell(method: str, sides: tuple[Side, Side], rates: dict[str, list[float]]) -> None:
+    one, other = (rates[side.name] for side in sides)
+    ratios = [second / first for second, first in zip(other, one, strict=True)]
+    print(
+        f"{method:<5} {sides[0].name} {statistics.median(one):8.1f}/s   {sides[1].name} "
+        f"{statistics.median(other):8.1f}/s   ratio {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f})"
+    )
 
 
 async def compare_latency(sides: tuple[Side, Side], per_second: float, rounds: int) -> None:
@@ -205,6 +236,7 @@ def main() -> None:
     parser.add_argument("--gibibytes", type=int, default=0)
     parser.add_argument("--client", choices=("aiohttp", "botocore"), default="aiohttp")
     parser.add_argument("--pin", action="store_true")
+    parser.add_argument("--processes", type=int, default=0)
     chosen = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     if chosen.pin:
@@ -215,27 +247,38 @@ def main() -> None:
         servers = Servers(folder)
         backend = servers.s3_backend
         dsn = servers.postgres.dsn_of(servers.make_database())
-        door = Door(folder / "door", Surroundings(postgres_dsn=dsn, redis_url=servers.valkey.url, backend=backend))
+        around = Surroundings(postgres_dsn=dsn, redis_url=servers.valkey.url, backend=backend)
+        doors = [Door(folder / "door", around)]
         try:
+            if chosen.processes:
+                settings = {"SAFELIGHT_S3_PROCESSES": str(chosen.processes)}
+                doors.append(Door(folder / "doors", around, settings=settings))
+                sides = (_side("1 process", doors[0]), _side(f"{chosen.processes} processes", doors[1]))
+                while doors[1].log.count("door.started") < chosen.processes:  # its address is told before they listen
+                    time.sleep(0.1)
+                compare_processes(sides, chosen.rounds, chosen.connections, chosen.processes)
+                return
             straight = Signer(access_key=backend.access_key, secret_key=backend.secret_key, region=backend.region)
-            through = Signer(
-                access_key=door.endpoint.access_key, secret_key=door.endpoint.secret_key, region=backend.region
-            )
-            sides = (
-                Side(name="direct", url=backend.endpoint, signer=straight),
-                Side(name="door", url=door.endpoint.url, signer=through),
-            )
+            sides = (Side(name="direct", url=backend.endpoint, signer=straight), _side("door", doors[0]))
             if chosen.pin:
-                pin(door.pid, cores[-1])
+                pin(doors[0].pid, cores[-1])
             rate = uvloop.run(compare(sides, chosen.rounds, chosen.connections, chosen.client))
             uvloop.run(compare_latency(sides, rate / 2, chosen.rounds))
-            print(f"door's memory, resident: {door.peak_memory_bytes / 1e6:.0f} MB at its peak")
+            print(f"door's memory, resident: {doors[0].peak_memory_bytes / 1e6:.0f} MB at its peak")
             if chosen.gibibytes:
                 uvloop.run(pass_large(sides[1], chosen.gibibytes))
-                print(f"after {chosen.gibibytes} GiB both ways: {door.peak_memory_bytes / 1e6:.0f} MB at its peak")
+                print(f"after {chosen.gibibytes} GiB both ways: {doors[0].peak_memory_bytes / 1e6:.0f} MB at its peak")
         finally:
-            door.stop()
+            for door in doors:
+                door.stop()
             servers.stop()
+
+
+def _side(name: str, door: Door) -> Side:
+    at = door.endpoint
+    return Side(
+        name=name, url=at.url, signer=Signer(access_key=at.access_key, secret_key=at.secret_key, region=at.region)
+    )
 
 
 if __name__ == "__main__":
