@@ -48,6 +48,14 @@ _URL_SCHEMES = {
     "sqs_endpoint": ("http", "https"),
     "s3_public_endpoint": ("http", "https"),
 }
+_WORDS = {
+    "up_events": ("on", "off"),
+    "reconcile_buckets": ("known", "all"),
+    "log_format": ("console", "json"),
+    "s3_anonymous": ("refuse", "storage"),
+    "s3_trailers": ("drop", "pass"),
+    "log_level": ("debug", "info", "warning", "error"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,18 +241,9 @@ def _check_text(name: str, text: str) -> None:
         raise ValueError("each token must have 16 characters or more; `openssl rand -hex 20` makes one")
     if name == "webhook_allow":
         parse_networks(text)
-    if name == "up_events" and text not in ("on", "off"):
-        raise ValueError("it must be on or off")
-    if name == "reconcile_buckets" and text not in ("known", "all"):
-        raise ValueError("it must be known or all")
-    if name == "log_format" and text not in ("console", "json"):
-        raise ValueError("it must be console or json")
-    if name == "s3_anonymous" and text not in ("refuse", "storage"):
-        raise ValueError("it must be refuse or storage")
-    if name == "s3_trailers" and text not in ("drop", "pass"):
-        raise ValueError("it must be drop or pass")
-    if name == "log_level" and text not in ("debug", "info", "warning", "error"):
-        raise ValueError("it must be debug, info, warning or error")
+    if name in _WORDS and text not in _WORDS[name]:
+        *first, last = _WORDS[name]
+        raise ValueError(f"it must be {', '.join(first)} or {last}")
 
 
 def _preset(text: str) -> Preset:

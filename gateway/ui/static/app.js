@@ -57,9 +57,11 @@ function leave(how) {
   showSignIn(how !== "out");
 }
 
-// Uploads first: one that went on would be refused, and the session look as if it had ended by itself.
+// Uploads and whatever asks by itself first: what went on would be refused, and the session look as if it had ended.
 function quit() {
   abandon();
+  stop();
+  closePage();
   return signOut();
 }
 
