@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
 from enum import Enum
 from functools import partial
 from importlib.metadata import version as installed_version
@@ -16,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from processors.contract import Preset
-from safelight import console, doctor, exposition, jobs, keys, logs, migration, photos, setup, stats, webhooks
+from safelight import console, doctor, exposition, jobs, keys, migration, photos, setup, stats, webhooks
 from safelight.console import AsJson
-from safelight.settings import NO_SETTINGS, Settings, SettingsError, load, variables
-from storage import failpoints
+from safelight.settings import SettingsError, variables
+from safelight.starting import give_up, prepare
 
 _PHOTOS, _QUEUE = "Photos, by way of a gateway", "The queue, by way of a gateway"
 
@@ -58,7 +57,7 @@ def main() -> None:
     try:
         app()
     except SettingsError as error:
-        _fail_settings(error)
+        give_up(error)
 
 
 @app.command()
@@ -79,7 +78,7 @@ def gateway() -> None:
     """Run the gateway: REST, Swagger UI at /docs, stats. Stops gracefully on SIGTERM."""
     from gateway.app import serve
 
-    settings = _settings()
+    settings = prepare()
     console.run(
         serve(
             settings.gateway,
@@ -103,23 +102,9 @@ def door(
     Give each client a key: [b]safelight keys create --name NAME[/b]. The door opens the keys' secrets with
     SAFELIGHT_MASTER_KEY, the same with which they were made. With SAFELIGHT_S3_TLS_CERT it speaks TLS.
     """
-    from gateway.door.app import serve, serve_many
-
-    found = _settings(opens_door=True)
-    if not found.gateway.master_key:
-        console.fail(
-            "SAFELIGHT_MASTER_KEY is not set. The keys' secrets are sealed with it; `safelight keys master` makes one."
-        )
-    wanted = replace(found.gateway, s3_processes=processes or found.gateway.s3_processes)
-    ports_file = os.environ.get("SAFELIGHT_PORTS_FILE")
-    if wanted.s3_processes > 1 and "SAFELIGHT_DOOR_CHILD" not in os.environ:
-        metrics_port = found.process.metrics_port
-        console.run(
-            serve_many(wanted, grace_seconds=found.jobs.grace_seconds, ports_file=ports_file, metrics_port=metrics_port)
-        )
-    else:
-        expose = partial(exposition.serving, found.process)
-        console.run(serve(wanted, found.jobs, found.storage, ports_file=ports_file, expose=expose))
+    if processes is not None:
+        os.environ["SAFELIGHT_S3_PROCESSES"] = str(processes)
+    os.execv(sys.executable, [sys.executable, "-m", "safelight.doorway"])  # noqa: S606 - ourselves
 
 
 @app.command()
@@ -130,7 +115,7 @@ def worker() -> None:
     """
     from processors.worker import work
 
-    settings = _settings()
+    settings = prepare()
     console.run(
         work(
             settings.jobs,
@@ -162,7 +147,7 @@ def events(
     from gateway.arrivals.serving import serve_events
     from storage.sqs import NoSuchQueue
 
-    found = _settings()
+    found = prepare()
     if source is EventSource.SQS and not found.gateway.sqs_queue_url:
         console.fail("SAFELIGHT_SQS_QUEUE_URL is not set. Set it to the address of the queue, as AWS shows it.")
     try:
@@ -209,7 +194,7 @@ def reconcile(
     from safelight.reconcile import Wish
     from safelight.reconcile import reconcile as run_reconcile
 
-    found = _settings()
+    found = prepare()
     if prefix and bucket is None:
         console.fail("--prefix needs --bucket: name the bucket that the prefix is of.")
     if bucket == found.storage.derived_bucket:
@@ -252,17 +237,6 @@ def version() -> None:
     typer.echo(installed_version("safelight"))
 
 
-def _settings(*, opens_door: bool = False) -> Settings:
-    given = {name: value for name, value in os.environ.items() if name not in NO_SETTINGS}
-    found = load(given, opens_door=opens_door)
-    logs.configure(found.process)
-    try:
-        failpoints.arm(os.environ)
-    except ValueError as error:
-        console.fail(str(error))
-    return found
-
-
 def _default(value: Any) -> str | None:
     if isinstance(value, tuple):
         return ",".join(_written(item) for item in value)
@@ -274,10 +248,3 @@ def _written(item: Any) -> str:
     if isinstance(item, Preset):
         return f"{item.name}:{item.max_side_px}:{item.format}:{item.quality}"
     return str(item)
-
-
-def _fail_settings(error: SettingsError) -> None:
-    typer.echo("The settings do not fit together:", err=True)
-    for problem in error.problems:
-        typer.echo(f"  - {problem}", err=True)
-    sys.exit(2)

@@ -141,7 +141,7 @@ async def serve_many(
 async def _keep(environment: dict[str, str], grace_seconds: float) -> None:
     """One child, again and again; stopped in order when this is cancelled."""
     while True:
-        child = await asyncio.create_subprocess_exec(sys.executable, "-m", "safelight", "door", env=environment)
+        child = await asyncio.create_subprocess_exec(sys.executable, "-m", "safelight.doorway", env=environment)
         try:
             code = await child.wait()
             log.error("door.child_ended", message="A process of the S3 door ended; another one starts.", exit_code=code)
