@@ -180,8 +180,10 @@ def pause(
 ) -> None:
     """Let a processor's jobs wait. Those that run finish; uploads go on. Needs a key of the admin scope.
 
-    safelight jobs pause preview --note "the storage is being moved"
-    safelight jobs pause --all
+      safelight jobs pause preview --note "the storage is being moved"
+      safelight jobs pause --all
+
+    Exit code: 0; 2 wrong usage, not allowed, or no gateway.
     """
     for done in _turn("pause", processor, everything, note, as_json):
         already = f"was paused already, by {done['paused']['by']}"
@@ -195,7 +197,13 @@ def resume(
     note: Note = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a paused processor's jobs run again. Needs a key of the admin scope."""
+    """Let a paused processor's jobs run again. Needs a key of the admin scope.
+
+      safelight jobs resume preview
+      safelight jobs resume --all
+
+    Exit code: 0; 2 wrong usage, not allowed, or no gateway.
+    """
     for done in _turn("resume", processor, everything, note, as_json):
         typer.echo(f"{done['processor']} {'runs again' if done['changed'] else 'was not paused'}.")
 
@@ -218,7 +226,12 @@ def list_actions(
     limit: Annotated[int, typer.Option(min=1, help="So many at most.")] = 50,
     as_json: AsLines = False,
 ) -> None:
-    """Show who replayed, discarded, promoted, paused and resumed what, newest first. Needs a key of the admin scope."""
+    """Show who replayed, discarded, promoted, paused and resumed what, newest first. Needs a key of the admin scope.
+
+      safelight jobs actions --limit 10
+
+    Exit code: 0; 2 wrong usage, not allowed, or no gateway.
+    """
 
     async def show(gateway: Gateway) -> None:
         async for done in gateway.page("/v1/actions", {}, member="actions", most=limit):

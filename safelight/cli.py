@@ -19,6 +19,7 @@ from safelight import console, doctor, exposition, jobs, keys, migration, photos
 from safelight.console import AsJson
 from safelight.settings import SettingsError, variables
 from safelight.starting import give_up, prepare
+from storage import condition
 
 _PHOTOS, _QUEUE = "Photos, by way of a gateway", "The queue, by way of a gateway"
 
@@ -67,6 +68,9 @@ def up() -> None:
     Data and secrets are kept under SAFELIGHT_DATA_DIR (./.safelight). Give SAFELIGHT_POSTGRES_DSN,
     SAFELIGHT_REDIS_URL or SAFELIGHT_S3_ENDPOINT (with its keys) to use a server of your own instead. Ctrl-C stops
     everything.
+
+      safelight up
+      SAFELIGHT_DATA_DIR=/srv/photos safelight up
     """
     from safelight.up import up as run_up
 
@@ -75,7 +79,13 @@ def up() -> None:
 
 @app.command()
 def gateway() -> None:
-    """Run the gateway: REST, Swagger UI at /docs, stats. Stops gracefully on SIGTERM."""
+    """Run the gateway: REST, Swagger UI at /docs, stats. Stops gracefully on SIGTERM.
+
+      safelight doctor && safelight gateway
+      SAFELIGHT_HTTP_HOST=0.0.0.0 SAFELIGHT_HTTP_PORT=8080 safelight gateway
+
+    Exit code: 0 it was told to stop; 1 its port cannot be had; 2 wrong settings.
+    """
     from gateway.app import serve
 
     settings = prepare()
@@ -101,6 +111,8 @@ def door(
 
     Give each client a key: [b]safelight keys create --name NAME[/b]. The door opens the keys' secrets with
     SAFELIGHT_MASTER_KEY, the same with which they were made. With SAFELIGHT_S3_TLS_CERT it speaks TLS.
+
+      safelight door --processes 4
     """
     if processes is not None:
         os.environ["SAFELIGHT_S3_PROCESSES"] = str(processes)
@@ -112,6 +124,9 @@ def worker() -> None:
     """Run a worker: makes previews, reads EXIF, and delivers webhooks where SAFELIGHT_MASTER_KEY is set.
 
     Start as many as you like; SIGTERM lets each finish its jobs.
+
+      safelight worker
+      SAFELIGHT_WORKER_SLOTS=8 safelight worker
     """
     from processors.worker import work
 
@@ -142,6 +157,8 @@ def events(
 
     Each event is taken out of its queue when what it tells is committed, not before.
     Run as many as you like. SIGTERM lets each finish what it has in hand, or give it back.
+
+      safelight events --source sqs
     """
     from gateway.arrivals.minio_list import WrongKind
     from gateway.arrivals.serving import serve_events
@@ -194,7 +211,7 @@ def reconcile(
     from safelight.reconcile import Wish
     from safelight.reconcile import reconcile as run_reconcile
 
-    found = prepare()
+    found = prepare(console.with_local_servers(os.environ))
     if prefix and bucket is None:
         console.fail("--prefix needs --bucket: name the bucket that the prefix is of.")
     if bucket == found.storage.derived_bucket:
@@ -213,7 +230,13 @@ def reconcile(
 
 @app.command()
 def settings(as_json: AsJson = False) -> None:
-    """List every setting: its name, its default and what it means."""
+    """List every setting: its name, its default and what it means.
+
+      safelight settings | grep -i retry
+      safelight settings --json | jq -r '.[].name'
+
+    Exit code: 0.
+    """
     rows = [
         {
             "name": name,
@@ -232,9 +255,18 @@ def settings(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(installed_version("safelight"))
+def version(as_json: AsJson = False) -> None:
+    """Print the version; with --json also that of the database's schema, which it wants.
+
+      safelight version
+
+    Exit code: 0.
+    """
+    found = installed_version("safelight")
+    if as_json:
+        console.print_json({"version": found, "schema": condition.own_schema_version()})
+    else:
+        typer.echo(found)
 
 
 def _default(value: Any) -> str | None:

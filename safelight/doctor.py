@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from safelight import console, logs, remote
+from safelight import console, logs
 from safelight.checks.finding import Finding, fail, ok
 from safelight.console import AsJson
 from safelight.settings import NO_SETTINGS, Settings, SettingsError, load
@@ -58,7 +58,7 @@ def doctor(
 
 async def _examine(environ: Mapping[str, str], *, events: bool, show: Console | None) -> list[Finding]:
     findings: list[Finding] = []
-    async for finding in _find(_environment(environ), events=events):
+    async for finding in _find(console.with_local_servers(environ), events=events):
         findings.append(finding)
         if show is not None:
             show.print(
@@ -75,7 +75,7 @@ async def _find(environ: Mapping[str, str], *, events: bool) -> AsyncIterator[Fi
     from safelight.checks import arriving, postgres, queueing, redis, s3, sandbox  # large: no other command needs it
 
     try:
-        settings = load(environ)
+        settings = load({name: value for name, value in environ.items() if name not in NO_SETTINGS})
     except SettingsError as error:
         for problem in error.problems:
             name, _, rest = problem.partition(". ")
@@ -115,28 +115,7 @@ async def _guarded(name: str, findings: AsyncIterator[Finding]) -> AsyncIterator
         yield fail(name, f"It could not be looked at: {type(error).__name__}: {error}", "Look at it by hand.")
 
 
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The settings that were given; where none of the servers is named, those of `safelight up` here."""
-    given = {name: value for name, value in environ.items() if name not in NO_SETTINGS}
-    servers = ("SAFELIGHT_POSTGRES_DSN", "SAFELIGHT_REDIS_URL", "SAFELIGHT_S3_ENDPOINT", "SAFELIGHT_S3_ACCESS_KEY")
-    if any(given.get(name, "").strip() for name in servers):
-        return given
-    found = remote.read_connection(environ)
-    if not found:
-        return given
-    backend = found["backend"]
-    here = {
-        "SAFELIGHT_POSTGRES_DSN": found["postgres_dsn"],
-        "SAFELIGHT_REDIS_URL": found["redis_url"],
-        "SAFELIGHT_S3_ENDPOINT": backend["endpoint"] or "",
-        "SAFELIGHT_S3_ACCESS_KEY": backend["access_key"],
-        "SAFELIGHT_S3_SECRET_KEY": backend["secret_key"],
-        "SAFELIGHT_DERIVED_BUCKET": found["derived_bucket"],
-    }
-    return given | here
-
-
 def _gateway_url(environ: Mapping[str, str], settings: Settings) -> str:
-    told = os.environ.get("SAFELIGHT_URL", "").strip() or str(remote.read_connection(environ).get("http_url", ""))
+    told = os.environ.get("SAFELIGHT_URL", "").strip() or str(console.read_connection(environ).get("http_url", ""))
     host = "127.0.0.1" if settings.gateway.http_host in ("0.0.0.0", "::") else settings.gateway.http_host  # noqa: S104
     return told or f"http://{host}:{settings.gateway.http_port}"

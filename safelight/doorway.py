@@ -5,6 +5,7 @@ process for as long as it lives: 13 MB of some 70.
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
 
 import uvloop
@@ -12,7 +13,7 @@ import uvloop
 from gateway.door.app import serve, serve_many
 from safelight import exposition
 from safelight.settings import Settings, SettingsError
-from safelight.starting import give_up, prepare
+from safelight.starting import explain_bind, give_up, prepare
 
 _NO_MASTER_KEY = (
     "SAFELIGHT_MASTER_KEY is not set. The keys' secrets are sealed with it; `safelight keys master` makes one."
@@ -27,7 +28,12 @@ def main() -> None:
             raise SettingsError([_NO_MASTER_KEY])  # noqa: TRY301 - told like all that is wrong with the settings
     except SettingsError as error:
         give_up(error)
-    _serve(found)
+    try:
+        _serve(found)
+    except OSError as error:
+        if (sentence := explain_bind(error)) is None:
+            raise
+        sys.exit(sentence)
 
 
 def _serve(found: Settings) -> None:

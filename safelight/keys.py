@@ -5,7 +5,6 @@ Secrets come from the environment or are made here; none is ever an argument, wh
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -19,13 +18,13 @@ from rich.table import Table
 
 from gateway.reach import parse_place
 from safelight import console
-from safelight.console import AsJson
+from safelight.console import MASTER_KEY, AsJson
 from storage import credentials, sealing, webhooks
 from storage.credentials import Credential, Resealed
 from storage.database import Connection
 from storage.sealing import MasterKeys
 
-MASTER_KEY, STORAGE_SECRET = "SAFELIGHT_MASTER_KEY", "SAFELIGHT_STORAGE_SECRET_KEY"
+STORAGE_SECRET = "SAFELIGHT_STORAGE_SECRET_KEY"  # noqa: S105 - the name of a variable
 _TIMES = ("created_at", "expires_at", "revoked_at")
 _REST_ONLY = (
     f"It opens REST only: {MASTER_KEY} is not set, so its secret cannot be kept for checking S3 signatures. "
@@ -73,15 +72,21 @@ class Terms:
 
 
 @keys_app.command("master")
-def make_master_key() -> None:
+def make_master_key(as_json: AsJson = False) -> None:
     """Print a fresh master key, for SAFELIGHT_MASTER_KEY. It changes nothing by itself.
 
     Give it to the gateways and to these commands, by the environment alone.
     Who has it and the database has every secret; without it no key opens the S3 door.
 
     To change it: set it to new,old and restart the gateways; run `safelight keys reseal`; take the old one away.
+
+      export SAFELIGHT_MASTER_KEY="$(safelight keys master 2>/dev/null)"
     """
-    typer.echo(sealing.generate())
+    made = sealing.generate()
+    if as_json:
+        console.print_json({"master_key": made})
+    else:
+        typer.echo(made)
     typer.echo(
         f"Keep it as you keep passwords, and set it as {MASTER_KEY} for the gateways and for `safelight keys`:\n"
         f'  export {MASTER_KEY}="$(safelight keys master 2>/dev/null)"',
@@ -102,13 +107,16 @@ def create_key(
     """Make a key and print its secret, once.
 
     It opens REST, and the S3 door too where SAFELIGHT_MASTER_KEY is set.
+
+      safelight keys create --name importer --scopes write --place photos/incoming/
+      safelight keys create --name "on call" --scopes read,write,admin --expires-days 90
     """
     credential = credentials.generate()
     terms = _read_terms(credential, scopes, place or (), storage_access_key)
     expires_at = datetime.now(UTC) + timedelta(days=expires_days) if expires_days is not None else None
     _store(credential, name, terms, expires_at)
     if as_json:
-        typer.echo(json.dumps(_describe(credential, terms, expires_at)))
+        console.print_json(_describe(credential, terms, expires_at))
     else:
         typer.echo(f"Access key  {credential.access_key}")
         typer.echo(f"Secret key  {credential.secret_key}")
@@ -124,10 +132,13 @@ def ensure_key(
     scopes: Scopes = "read,write",
     place: Places = None,
     storage_access_key: StorageAccessKey = None,
+    as_json: AsJson = False,
 ) -> None:
     """Store a key that you made: SAFELIGHT_KEY holds it as access_key.secret_key. Safe to repeat.
 
     A key that is there already becomes what is asked for now, its limits and its doors included.
+
+      SAFELIGHT_KEY="$ACCESS_KEY.$SECRET_KEY" safelight keys ensure --name importer --scopes write --place photos
     """
     credential = credentials.parse_token(os.environ.get("SAFELIGHT_KEY", ""))
     if credential is None or credential.access_key.upper() != credential.access_key:
@@ -137,16 +148,26 @@ def ensure_key(
         )
     terms = _read_terms(credential, scopes, place or (), storage_access_key)
     _store(credential, name, terms, None)
-    typer.echo(f"The key {credential.access_key} is there.")
+    if as_json:
+        told = _describe(credential, terms, None)
+        console.print_json({name: told[name] for name in told if name not in ("secret_key", "token")})
+    else:
+        typer.echo(f"The key {credential.access_key} is there.")
     _say_doors(terms)
 
 
 @keys_app.command("list")
 def list_keys(as_json: AsJson = False) -> None:
-    """List the keys, without their secrets: where they open what."""
+    """List the keys, without their secrets: where they open what.
+
+      safelight keys list
+      safelight keys list --json | jq -r '.[] | select(.revoked_at == null) | .name'
+
+    Exit code: 0, with or without keys; 2 Postgres cannot be used.
+    """
     rows = console.with_connection(credentials.list_keys)
     if as_json:
-        typer.echo(json.dumps(rows, indent=2, default=lambda value: value.isoformat()))
+        console.print_json(rows)
         return
     titles = ("Access key", "Name", "Scopes", "Limited to", "Doors", "Created", "Expires", "Revoked")
     table = Table(*titles, box=None, header_style="bold")
@@ -159,14 +180,16 @@ def list_keys(as_json: AsJson = False) -> None:
 
 
 @keys_app.command("reseal")
-def reseal_keys() -> None:
+def reseal_keys(as_json: AsJson = False) -> None:
     """Seal every secret, of keys and of webhooks, with the first master key, whichever of them it was sealed with.
 
     For a change of the master key: set SAFELIGHT_MASTER_KEY to new,old, here and for the gateways and workers.
 
+      SAFELIGHT_MASTER_KEY="$NEW,$OLD" safelight keys reseal
+
     Exit code 1: a secret could not be opened with any of them; it is named, and left as it was.
     """
-    masters = _master_keys()
+    masters = console.read_master_keys(os.environ)
     if masters is None:
         console.fail(f"{MASTER_KEY} is not set. Set it to the new master key and the old one, separated by a comma.")
 
@@ -179,7 +202,12 @@ def reseal_keys() -> None:
         )
 
     done = console.with_connection(reseal)
-    typer.echo(f"Sealed anew: {done.resealed}; with the first already: {done.kept}; not opened: {len(done.broken)}.")
+    if as_json:
+        console.print_json({"resealed": done.resealed, "kept": done.kept, "broken": done.broken})
+    else:
+        typer.echo(
+            f"Sealed anew: {done.resealed}; with the first already: {done.kept}; not opened: {len(done.broken)}."
+        )
     for access_key, why in done.broken.items():
         typer.echo(f"{access_key} cannot be opened: {why}.", err=True)
     if done.broken:
@@ -187,15 +215,25 @@ def reseal_keys() -> None:
 
 
 @keys_app.command("revoke")
-def revoke_key(access_key: Annotated[str, typer.Argument(help="As `safelight keys list` shows it.")]) -> None:
-    """Revoke a key. It opens nothing any more within a second."""
+def revoke_key(
+    access_key: Annotated[str, typer.Argument(help="As `safelight keys list` shows it.")], as_json: AsJson = False
+) -> None:
+    """Revoke a key. It opens nothing any more within a second.
+
+      safelight keys revoke SLXK3N5QW7R2T4V6Y8ZB
+
+    Exit code: 0 it is revoked; 2 there is no such key, or Postgres cannot be used.
+    """
     if not console.with_connection(lambda conn: credentials.revoke(conn, access_key)):
         console.fail(f"There is no key {access_key}. `safelight keys list` shows those that there are.")
-    typer.echo(f"The key {access_key} is revoked.")
+    if as_json:
+        console.print_json({"access_key": access_key, "revoked": True})
+    else:
+        typer.echo(f"The key {access_key} is revoked.")
 
 
 def _read_terms(credential: Credential, scopes: str, places: Sequence[str], storage_access_key: str | None) -> Terms:
-    masters = _master_keys()
+    masters = console.read_master_keys(os.environ)
     storage_secret = _storage_secret(storage_access_key, masters)
 
     def seal(secret: str | None) -> bytes | None:
@@ -224,14 +262,6 @@ def _store(credential: Credential, name: str, terms: Terms, expires_at: datetime
             sealed_storage_secret=terms.sealed_storage_secret,
         )
     )
-
-
-def _master_keys() -> MasterKeys | None:
-    text = os.environ.get(MASTER_KEY, "").strip()
-    try:
-        return MasterKeys.parse(text) if text else None
-    except ValueError as error:
-        console.fail(f"{MASTER_KEY} is set, but {error}. `safelight keys master` makes one.")
 
 
 def _storage_secret(storage_access_key: str | None, masters: MasterKeys | None) -> str | None:

@@ -198,8 +198,8 @@ async def _fetch(  # noqa: PLR0917 - what the user asked for
     photo = await find_photo(gateway, target)
     path, name, sha256 = _what(photo, preset)
     file = (folder or Path()) / name if output is None or folder else Path(output)
-    if output != "-" and file.exists() and not force:
-        console.fail(f"{file} is there already. Give --force to replace it, or -o for another name.", code=1)
+    if output != "-":
+        file = _judge_target(file, force=force)
     async with gateway.download(path) as pieces:
         try:
             digest = await _write(pieces, None if output == "-" else file, sha256)
@@ -210,6 +210,15 @@ async def _fetch(  # noqa: PLR0917 - what the user asked for
             console.fail(f"{where} cannot be written: {why}. Make room or the folder, or name another with -o.", code=1)
     told = {"file": "-" if output == "-" else str(file), "sha256": digest, "id": photo["id"]}
     return {**told, "bucket": photo["bucket"], "key": photo["key"]}
+
+
+def _judge_target(file: Path, *, force: bool) -> Path:
+    """Where to write: what a link leads to is replaced, not the link. Ends the command where that may not be."""
+    if file.exists() and not force:
+        console.fail(f"{file} is there already. Give --force to replace it, or -o for another name.", code=1)
+    if file.exists() and not file.is_file():
+        console.fail(f"{file} is no file that could be replaced. Name another with -o; - is standard output.", code=1)
+    return file.resolve() if file.is_symlink() else file
 
 
 def _what(photo: dict[str, Any], preset: str | None) -> tuple[str, str, str | None]:

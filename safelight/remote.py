@@ -14,7 +14,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -62,7 +61,7 @@ def find_access(environ: Mapping[str, str]) -> Access:
     """Ends the command with exit code 2, and says what to set, where there is none."""
     url, token = environ.get("SAFELIGHT_URL", "").strip(), environ.get("SAFELIGHT_KEY", "").strip()
     if not (url and token):
-        found = read_connection(environ)
+        found = console.read_connection(environ)
         url, token = url or str(found.get("http_url", "")), token or str(found.get("token", ""))
     if not (url and token):
         console.fail(f"It is not known where the gateway is, or with which key to ask. {_HOW}")
@@ -71,16 +70,6 @@ def find_access(environ: Mapping[str, str]) -> Access:
     if credentials.parse_token(token) is None:
         console.fail("SAFELIGHT_KEY is not <access key>.<secret key>, as `safelight keys create` prints it.")
     return Access(url=url.rstrip("/"), token=token)
-
-
-def read_connection(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What `safelight up` wrote down here; {} where it does not run."""
-    path = Path(environ.get("SAFELIGHT_DATA_DIR", "").strip() or ".safelight").expanduser() / "connection.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found
 
 
 def run(action: Callable[[Gateway], Awaitable[T]], *, retry_seconds: float = 10) -> T:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from safelight import console
 from safelight.console import AsJson
 
 setup_app = typer.Typer(
@@ -104,4 +105,4 @@ def setup_bucket(
         dry_run=dry_run,
         as_json=as_json,
     )
-    raise typer.Exit(prepare(asked, os.environ))
+    raise typer.Exit(prepare(asked, console.with_local_servers(os.environ)))

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from safelight import console
 from storage.deliveries import STATES
 
 Row = Mapping[str, Any]
@@ -74,7 +75,7 @@ def print_delivery(row: Row) -> None:
 
 def print_secret(row: Row, secret: str, *, as_json: bool) -> None:
     if as_json:
-        print_json({**row, "secret": secret})
+        console.print_json({**row, "secret": secret})
         return
     typer.echo(f"Webhook  {row['id']}")
     typer.echo(f"Wants    {describe_wishes(row)}")
@@ -101,14 +102,6 @@ def describe_answer(row: Row) -> str:
 
 def write_time(at: datetime | None) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S") if at else ""
-
-
-def print_json(content: Any) -> None:
-    typer.echo(json.dumps(content, indent=2, default=_write))
-
-
-def _write(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _console() -> Console:

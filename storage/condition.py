@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -35,6 +37,25 @@ async def examine(conn: Connection) -> Condition:
     )
     assert row is not None
     return Condition(**row, schema=await read_schema_version(conn))
+
+
+async def hears(listening: Connection, telling: Connection, *, seconds: float = 3) -> bool:
+    """Whether a notification of one connection reaches another in that time. Behind a pooler it may not."""
+    channel, heard = f"safelight_check_{secrets.token_hex(8)}", asyncio.Event()
+
+    def hear(*_: object) -> None:
+        heard.set()
+
+    await listening.add_listener(channel, hear)
+    try:
+        await telling.execute("select pg_notify($1, '')", channel)
+        async with asyncio.timeout(seconds):
+            await heard.wait()
+    except TimeoutError:
+        return False
+    finally:
+        await listening.remove_listener(channel, hear)
+    return True
 
 
 async def read_schema_version(conn: Connection) -> int | None:

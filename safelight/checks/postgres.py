@@ -20,6 +20,8 @@ async def check(settings: Settings) -> AsyncIterator[Finding]:
             asked_at = datetime.now(UTC)
             found = await condition.examine(conn)
             answered_at = datetime.now(UTC)
+            async with database.connection() as other:
+                heard = await condition.hears(conn, other)
     except DatabaseUnavailable as error:
         cause = error.__cause__ or error
         yield fail(
@@ -30,6 +32,7 @@ async def check(settings: Settings) -> AsyncIterator[Finding]:
         return
     yield _version(found)
     yield _writing(found)
+    yield _notifications(heard)
     yield _schema(found)
     yield judge_clock(
         "postgres clock", "Postgres'", (found.now - asked_at - (answered_at - asked_at) / 2).total_seconds()
@@ -62,6 +65,16 @@ def _writing(found: Condition) -> Finding:
             "Switch both on, unless this is for tests.",
         )
     return ok("postgres writing", "It can be written, and keeps what it was given.")
+
+
+def _notifications(heard: bool) -> Finding:
+    if heard:
+        return ok("postgres notifications", "What one connection tells, another hears (LISTEN, NOTIFY).")
+    return warn(
+        "postgres notifications",
+        "LISTEN does not hear NOTIFY: jobs and pages hear of news only when they next look.",
+        "Connect past the pooler, or let it pool by session: one that pools by transaction loses what is heard.",
+    )
 
 
 def _schema(found: Condition) -> Finding:

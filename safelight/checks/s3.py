@@ -30,7 +30,8 @@ async def check(settings: Settings) -> AsyncIterator[Finding]:
     storage = settings.storage
     yield await _clock(storage)
     async with Blobs(storage) as blobs:
-        for bucket in dict.fromkeys((storage.default_bucket, *storage.closed_buckets)):
+        watched = [hook.bucket for hook in settings.jobs.hooks if hook.bucket and hook.processors != ()]
+        for bucket in dict.fromkeys((storage.default_bucket, *watched, *storage.closed_buckets)):
             yield await _bucket(blobs, bucket)
         yield await _public(blobs, storage)
 

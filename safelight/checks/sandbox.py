@@ -36,6 +36,7 @@ async def check(settings: Settings) -> AsyncIterator[Finding]:
     yield ok("sandbox", f"A child decoded a photo into {len(made.artifacts)} previews, within its limits.")
     yield _network(bool(held.get("network_namespace")))
     yield _files(int(str(held.get("landlock") or 0)))
+    yield _processes(bool(held.get("process_filter")))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _FILES_WANTED:
         said = f"This process may open {soft} files."
@@ -49,6 +50,16 @@ def _network(cut_off: bool) -> Finding:
         "sandbox network",
         "Children are not cut off from the network by a namespace: this kernel or container forbids it.",
         "Allow user namespaces (kernel.unprivileged_userns_clone, seccomp). The other limits hold.",
+    )
+
+
+def _processes(filtered: bool) -> Finding:
+    if filtered:
+        return ok("sandbox processes", "Children can start no processes of their own (seccomp).")
+    return warn(
+        "sandbox processes",
+        "Children could start other processes: this kernel or container refuses a seccomp filter.",
+        "Allow seccomp filters in the container. The other limits hold.",
     )
 
 

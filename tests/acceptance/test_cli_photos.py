@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -315,3 +316,62 @@ def test_the_connection_file_of_up_is_enough(stack: Stack, api: Api, bucket: str
     api.put(bucket, "a.jpg", photos.make_jpeg(), wait=0)
     done = stack.command("ls", bucket, SAFELIGHT_URL="", SAFELIGHT_KEY="", SAFELIGHT_DATA_DIR=str(stack.data_dir))
     assert lines(done) == [f"{bucket}/a.jpg"]
+
+
+def test_commands_beside_the_servers_find_those_of_up_too(stack: Stack, api: Api, bucket: str) -> None:
+    """There a key is made that opens both doors, the photo of an earlier command is found, and the key revoked."""
+    api.put(bucket, "a.jpg", photos.make_jpeg(), wait=0)
+    here = {"SAFELIGHT_URL": "", "SAFELIGHT_KEY": "", "SAFELIGHT_DATA_DIR": str(stack.data_dir)}
+    made = json.loads(stack.command("keys", "create", "--name", "here", "--json", **here).stdout)
+    assert made["opens_s3"] is True
+    assert stack.client(made["token"]).get("/v1/photos").status_code == 200
+    revoked = stack.command("keys", "revoke", made["access_key"], "--json", **here)
+    assert json.loads(revoked.stdout) == {"access_key": made["access_key"], "revoked": True}
+    compared = stack.command("reconcile", "--dry-run", "--bucket", bucket, "--json", **here)
+    assert compared.returncode == 0, compared.stderr.decode()
+    nowhere = stack.command("keys", "list", **here | {"SAFELIGHT_DATA_DIR": "/nowhere"})
+    assert (nowhere.returncode, b"SAFELIGHT_POSTGRES_DSN is not set" in nowhere.stderr) == (2, True)
+
+
+def test_a_device_is_not_replaced(stack: Stack, album: Path, bucket: str, tmp_path: Path) -> None:
+    """Nor is a link to one; a link to a file leads to what is replaced."""
+    lines(stack.command("put", str(album / "a.jpg"), "--bucket", bucket))
+    device, old, link = tmp_path / "device", tmp_path / "old.jpg", tmp_path / "link.jpg"
+    device.symlink_to(os.devnull)
+    old.write_bytes(b"old")
+    link.symlink_to(old)
+    for place in (os.devnull, str(device)):
+        done = stack.command("get", f"{bucket}/a.jpg", "--force", "-o", place)
+        assert (done.returncode, b"is no file that could be replaced" in done.stderr) == (1, True)
+    lines(stack.command("get", f"{bucket}/a.jpg", "--force", "-o", str(link)))
+    assert (link.is_symlink(), old.read_bytes()) == (True, (album / "a.jpg").read_bytes())
+
+
+@pytest.mark.parametrize("program", ["gateway", "worker", "door"])
+def test_a_port_that_is_taken_is_one_sentence(stack: Stack, program: str) -> None:
+    """Whatever wanted it: exit code 1, the address, and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        backend = stack.connection["backend"]
+        settings = {
+            "SAFELIGHT_POSTGRES_DSN": stack.connection["postgres_dsn"],
+            "SAFELIGHT_REDIS_URL": stack.connection["redis_url"],
+            "SAFELIGHT_S3_ENDPOINT": backend["endpoint"],
+            "SAFELIGHT_S3_ACCESS_KEY": backend["access_key"],
+            "SAFELIGHT_S3_SECRET_KEY": backend["secret_key"],
+            "SAFELIGHT_MASTER_KEY": stack.connection["master_key"],
+            "SAFELIGHT_HTTP_PORT": port,
+            "SAFELIGHT_S3_PORT": port,
+            "SAFELIGHT_METRICS_PORT": port if program == "worker" else "0",
+        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("SAFELIGHT_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "safelight", program],
+            env={**kept, **settings},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    said = f"It cannot listen on 127.0.0.1:{port}: another program listens there."
+    assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (1, True, False), done.stderr

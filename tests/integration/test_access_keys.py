@@ -176,7 +176,8 @@ async def test_ensure_makes_a_key_what_it_asks_for(run: Run, database: Database)
     assert (await run("ensure", "--name", "n", "--place", "photos/", key=key, master_key=OLD)).code == 0
     record = await find(database)
     assert (unsealed(record), record.places, record.scopes) == (SECRET, ("photos",), {"read", "write"})
-    said = await run("ensure", "--name", "n", "--scopes", "read", key=key)
+    said = await run("ensure", "--name", "n", "--scopes", "read", "--json", key=key)
+    assert (json.loads(said.out)["scopes"], SECRET in said.out) == (["read"], False)
     assert (said.code, "opens REST only" in said.err) == (0, True)
     record = await find(database)
     assert (record.sealed_secret, record.places, record.scopes) == (None, (), {"read"})
@@ -268,7 +269,8 @@ async def test_reseal_moves_every_secret_to_the_first_master_key(run: Run, datab
     assert MasterKeys.parse(NEW).open(record.sealed_storage_secret, access_key=ACCESS) == "tenant"
     with pytest.raises(SealBroken):
         unsealed(record, OLD)
-    assert (await run("reseal", master_key=NEW)).out == "Sealed anew: 0; with the first already: 3; not opened: 0.\n"
+    again = await run("reseal", "--json", master_key=NEW)
+    assert json.loads(again.out) == {"resealed": 0, "kept": 3, "broken": {}}
 
 
 async def test_reseal_leaves_what_it_cannot_open(run: Run, database: Database) -> None:

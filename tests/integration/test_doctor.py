@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from safelight.cli import app
 from safelight.embedded import Valkey
-from storage import credentials, pauses, samples
+from storage import condition, credentials, pauses, samples
 from storage.blobs import Blobs
 from storage.database import Database
 from tests.integration.hooked import TOKEN, minio_event
@@ -70,9 +70,12 @@ async def test_where_all_is_well_nothing_fails(
     code, found = await asyncio.to_thread(examine, {**environment, "SAFELIGHT_URL": url})
     assert code == 0, found
     levels = {name: {level for level, _ in items} for name, items in found.items()}
-    lacking = {"postgres writing", "redis persistence", "reconciling", "sandbox network", "sandbox files", "open files"}
+    lacking = {"postgres writing", "redis persistence", "reconciling", "open files"}
+    lacking |= {"sandbox network", "sandbox files", "sandbox processes"}
     assert {name for name, of in levels.items() if of != {"ok"}} <= lacking
     assert {"settings", "postgres", "schema", "redis", "storage clock", "public address", "sandbox"} <= set(levels)
+    assert levels["postgres notifications"] == {"ok"}
+    assert "sandbox processes" in levels
     assert levels["gateway"] == levels["workers"] == levels["keys"] == {"ok"}
     for bucket in (environment["SAFELIGHT_DEFAULT_BUCKET"], environment["SAFELIGHT_DERIVED_BUCKET"]):
         assert "hold multipart uploads, delete" in found[f"bucket {bucket}"][0][1]
@@ -154,6 +157,20 @@ async def test_servers_that_are_away_or_refuse_do_not_hide_each_other(
     code, found = await asyncio.to_thread(examine, {**environment, "SAFELIGHT_DERIVED_BUCKET": missing})
     assert (code, found[f"bucket {missing}"][0][0]) == (1, "fail")
     assert "The bucket is not there" in found[f"bucket {missing}"][0][1]
+    code, found = await asyncio.to_thread(examine, {**environment, "SAFELIGHT_HOOKS": f"{missing}:exif,other:none"})
+    assert (code, found[f"bucket {missing}"][0][0], "bucket other" in found) == (1, "fail", False)
+
+
+async def test_notifications_that_do_not_arrive_are_told(database: Database) -> None:
+    """Behind a pooler the one who listens hears nothing: here, because nobody tells."""
+
+    class Mute:
+        async def execute(self, *_: object) -> None:
+            pass
+
+    async with database.connection() as conn, database.connection() as other:
+        assert await condition.hears(conn, other)
+        assert not await condition.hears(conn, Mute(), seconds=0.05)  # type: ignore[arg-type]
 
 
 async def test_settings_and_schema_come_first(database: Database, environment: dict[str, str]) -> None:

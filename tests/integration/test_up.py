@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from safelight.embedded.server import descendants
+from storage.sealing import MasterKeys
 from tests.servers import execute, fetch_value, run_apart
 
 ROOT = Path(__file__).parents[2]
@@ -165,8 +166,9 @@ def test_up_starts_real_servers_and_says_how_to_reach_them(run: Callable[..., Up
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert set(connection) == {
         *("http_url", "s3_url", "access_key", "secret_key", "token"),
-        *("postgres_dsn", "redis_url", "backend", "derived_bucket"),
+        *("postgres_dsn", "redis_url", "backend", "derived_bucket", "master_key"),
     }
+    assert MasterKeys.parse(connection["master_key"])
     assert connection["token"] == f"{connection['access_key']}.{connection['secret_key']}"
     assert f"keys {connection['token']}" in up.notes
     assert run_apart(fetch_value(connection["postgres_dsn"], "select 1")) == 1
@@ -207,6 +209,7 @@ def test_servers_of_the_environment_are_used_and_none_embedded(run: Callable[...
         "access_key": "external-key",
         "secret_key": "external-secret",
     }
+    assert connection["master_key"] == ""  # a master key that the operator keeps elsewhere is not written down
     assert len(descendants(up.process.pid)) == 3
 
 

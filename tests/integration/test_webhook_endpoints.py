@@ -265,7 +265,7 @@ async def test_the_command_line_does_it_all(
         assert (code, made["types"], made["name"]) == (0, ["photo.ready"], "desk")
         receiver.secret = made["secret"]
         worker_stage(webhook_attempts="2")
-        assert (await run("test", made["id"][:8]))[0] == 0
+        assert json.loads((await run("test", made["id"][:8], "--json"))[1])["delivery"] > 0
         await until(lambda: value(database, "select state = 'dead' from delivery"), seconds=20, what="it was given up")
         code, output, _ = await run("deliveries", made["id"], "--state", "dead", "--json")
         (row,) = json.loads(output)
@@ -275,7 +275,7 @@ async def test_the_command_line_does_it_all(
         assert "webhook.test" in output
         assert output.count("500 bad_status") == 2
         receiver.reply = lambda _: web.Response()
-        assert (await run("redeliver", made["id"], "--dead"))[1] == "1 on their way again.\n"
+        assert json.loads((await run("redeliver", made["id"], "--dead", "--json"))[1]) == {"redelivered": [row["id"]]}
         await until(partial(delivered, database, 1), seconds=20, what="it is delivered")
         code, output, _ = await run("rotate", made["id"], "--json")
         rotated = json.loads(output)
@@ -285,7 +285,9 @@ async def test_the_command_line_does_it_all(
         await until(partial(delivered, database, 2), seconds=20, what="the second test is delivered")
         both = receiver.received[-1]
         assert Webhook(rotated["secret"]).verify(both.text, both.headers)["type"] == "webhook.test"
-    assert (await run("disable", made["id"]))[0] == 0
+    assert (await run("disable", made["id"]))[1] == "It is disabled.\n"
+    switched = [json.loads((await run(verb, made["id"], "--json"))[1])["enabled"] for verb in ("enable", "disable")]
+    assert switched == [True, False]
     code, output, _ = await run("list")
     assert code == 0
     assert "disabled" in output
@@ -293,7 +295,7 @@ async def test_the_command_line_does_it_all(
     code, output, _ = await run("show", made["id"])
     assert "photo.ready" in output
     assert (await run("discard", made["id"], str(row["id"])))[0] == 2
-    assert (await run("delete", made["id"]))[0] == 0
+    assert json.loads((await run("delete", made["id"], "--json"))[1]) == {"id": made["id"], "deleted": True}
     code, _, errors = await run("show", made["id"])
     assert code == 2
     assert errors == "There is no such webhook. `safelight webhooks list` shows those that there are.\n"
