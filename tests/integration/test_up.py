@@ -200,7 +200,7 @@ def test_a_second_start_has_the_same_token_addresses_and_rows(run: Callable[...,
 
 def test_servers_of_the_environment_are_used_and_none_embedded(run: Callable[..., Up]) -> None:
     """Who names all three servers gets no embedded one, and all his values reach connection.json."""
-    up = run()
+    up = run({**EXTERNAL, "SAFELIGHT_MASTER_KEY": "ab" * 32})
     connection = up.wait_ready()
     assert connection["postgres_dsn"] == EXTERNAL["SAFELIGHT_POSTGRES_DSN"]
     assert connection["redis_url"] == EXTERNAL["SAFELIGHT_REDIS_URL"]
