@@ -33,11 +33,12 @@ class Pulse:
         self.silent = False
 
     @asynccontextmanager
-    async def calling(self) -> AsyncIterator[None]:
-        """Round one call. Raises TimeoutError at once, or in the midst of it, where the storage is silent."""
+    async def calling(self, *, within_seconds: float | None = None) -> AsyncIterator[None]:
+        """Round one call. Raises TimeoutError at once, or in the midst of it, where the storage is silent, and where
+        the call takes longer than that."""
         if self.silent:
             raise TimeoutError("the storage is silent")
-        async with asyncio.timeout(None) as limit:
+        async with asyncio.timeout(within_seconds) as limit:
             self._calls[limit] = time.monotonic()
             try:
                 yield

@@ -1,7 +1,8 @@
 """The storage behind the door: requests signed anew with its credentials and streamed over kept connections.
 
-Promises that a request whose body fails underway reaches the storage cut short, never complete. Knows nothing of photos
-or hooks; errors of the storage are answers, not exceptions.
+Promises that a request whose body fails underway reaches the storage cut short, never complete; and that a storage that
+falls silent costs a request some seconds, not its whole timeout. Knows nothing of photos or hooks; errors of the
+storage are answers, not exceptions.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gateway.door.connection import Connection, ConnectionBroken, Drain
 from gateway.s3.request import Header, RawRequest
 from gateway.s3.scope import Signer
 from gateway.s3.signing import sign_request
+from storage.pulse import ASK_SECONDS, Pulse
 from storage.settings import StorageSettings
 
 log = structlog.get_logger(__name__)
@@ -116,8 +118,11 @@ class Backend:
             access_key=settings.s3_access_key, secret_key=settings.s3_secret_key, region=settings.s3_region
         )
         self.down_since: float | None = None
+        self._pulse = Pulse(self._answers)
+        self._watching = asyncio.create_task(self._pulse.watch())
 
     def close(self) -> None:
+        self._watching.cancel()
         while self._kept:
             self._kept.pop().abort()
 
@@ -139,11 +144,13 @@ class Backend:
         """Send, and wait for the answer's head. A kept connection that turns out to be closed is replaced once, where
         nothing of the body is spent."""
         for may_be_kept in (True, False):
+            if self._pulse.silent:
+                raise self._unavailable(TimeoutError("the storage is silent"))
             connection, was_kept = await self._connection(may_be_kept)
             try:
                 connection.begin(has_body=outgoing.method != "HEAD")
                 is_whole = await self._transmit(connection, head, outgoing)
-                async with asyncio.timeout(self._settings.s3_read_timeout_seconds):
+                async with self._waiting():
                     await connection.wait_for_head()
             except ConnectionBroken as error:
                 connection.abort()
@@ -170,7 +177,7 @@ class Backend:
         try:
             if outgoing.asks_leave:
                 await connection.write(head)
-                async with asyncio.timeout(self._settings.s3_read_timeout_seconds):
+                async with self._waiting():
                     await connection.wait_for_leave()
                 if connection.has_head:
                     return False
@@ -178,7 +185,7 @@ class Backend:
             async for piece in body if outgoing.length is not None else _in_chunks(body):
                 if connection.has_head:
                     return False
-                async with asyncio.timeout(self._settings.s3_read_timeout_seconds):
+                async with self._waiting():
                     await connection.write(head + piece if head else piece)
                 head = b""
         except ConnectionBroken:
@@ -186,6 +193,32 @@ class Backend:
                 return False
             raise
         return True
+
+    def _waiting(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Round what only the storage can end. Raises TimeoutError."""
+        return self._pulse.calling(within_seconds=self._settings.s3_read_timeout_seconds)
+
+    async def _answers(self) -> bool:
+        """Whether the storage answers anything at all, on a connection of its own."""
+        head = b"HEAD / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % self.host.encode("ascii")
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                connection = await self._open()
+                connection.begin(has_body=False)
+                await connection.write(head)
+                await connection.wait_for_head()
+        except (OSError, ConnectionBroken, TimeoutError):
+            return False
+        finally:
+            if connection is not None:
+                connection.abort()
+        return True
+
+    async def _open(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(Connection, *self._address, ssl=self._tls)
+        return connection
 
     async def _connection(self, may_be_kept: bool) -> tuple[Connection, bool]:
         oldest = time.monotonic() - _KEPT_SECONDS
@@ -196,8 +229,7 @@ class Backend:
             connection.abort()
         try:
             async with asyncio.timeout(self._settings.s3_connect_timeout_seconds):
-                loop = asyncio.get_running_loop()
-                _, connection = await loop.create_connection(Connection, *self._address, ssl=self._tls)
+                connection = await self._open()
         except (OSError, TimeoutError) as error:
             raise self._unavailable(error) from error
         return connection, False

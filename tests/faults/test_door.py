@@ -1,9 +1,10 @@
-"""The S3 door killed at each step of an upload."""
+"""The S3 door killed at each step of an upload, and a storage behind it that falls silent."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -16,9 +17,14 @@ from storage.sealing import MasterKeys
 from tests import photos
 from tests.access_keys import make_key
 from tests.faults.harness.programs import Program
+from tests.faults.harness.proxy import Fault
 from tests.faults.harness.rates import Rate
 from tests.faults.harness.stack import Stack
+from tests.faults.harness.waiting import until
 from tests.integration.door_site import Client
+
+NOTICED_SECONDS = 12  # overdue after 2 s, then asked three times in vain
+HEALED_SECONDS = 5
 
 # Where it dies -> (whether the storage has the object then, whether Postgres does).
 STEPS = {
@@ -88,6 +94,30 @@ async def test_row_05_door_killed_again_and_again(stack: Stack, rate: Rate) -> N
     states = await stack.fetch("select state, outcome from job where outcome is distinct from 'ok'")
     assert states == []
     assert await stack.value("select count(distinct key) from object where key not like 'rate/%'") == 30
+
+
+async def test_row_18_storage_silent_behind_the_door(stack: Stack) -> None:
+    """S3 is cut off behind open connections, with the times that are set by default: what is asked at the S3 door gets
+    503 and Retry-After within 12 s, what comes after it at once; 5 s after the heal the same door serves again."""
+    async with open_door(stack) as (door, client):
+        assert (await client.put(f"/{stack.bucket}/a.jpg", photos.make_jpeg(64, 48))).status == 200
+        stack.ground.s3_proxy.set(Fault(mode="blackhole"))
+        began = time.monotonic()
+        asked = [client.send("GET", f"/{stack.bucket}/a.jpg"), client.put(f"/{stack.bucket}/b.jpg", bytes(600_000))]
+        for answer in await asyncio.gather(*asked):
+            assert (answer.status, "Retry-After" in answer.headers) == (503, True)
+        assert time.monotonic() - began <= NOTICED_SECONDS
+        assert door.logged("storage.silent") == 1
+        began = time.monotonic()
+        assert (await client.send("GET", f"/{stack.bucket}/a.jpg")).status == 503
+        assert time.monotonic() - began < 1
+        await stack.ground.s3_proxy.heal()
+
+        async def serves() -> bool:
+            return (await client.send("GET", f"/{stack.bucket}/a.jpg")).status == 200
+
+        await until(serves, "the door serves again", seconds=HEALED_SECONDS)
+        assert (await client.put(f"/{stack.bucket}/c.jpg", photos.make_jpeg(64, 48))).status == 200
 
 
 async def _has(stack: Stack, key: str) -> bool:
