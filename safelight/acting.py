@@ -180,6 +180,8 @@ def pause(
 ) -> None:
     """Let a processor's jobs wait. Those that run finish; uploads go on. Needs a key of the admin scope.
 
+    For example:
+
       safelight jobs pause preview --note "the storage is being moved"
       safelight jobs pause --all
 
@@ -198,6 +200,8 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Let a paused processor's jobs run again. Needs a key of the admin scope.
+
+    For example:
 
       safelight jobs resume preview
       safelight jobs resume --all
@@ -260,6 +264,8 @@ replay_jobs = _acting(
     _REPLAY,
     """Run dead jobs again, by number or by filter. Needs a key of the admin scope.
 
+    For example:
+
       safelight jobs replay 1234 1235
       safelight jobs replay --group 1f0c9a7b22d4 --dry-run
       safelight jobs replay --error original_missing --since 2h --note "restored" --yes""",
@@ -268,6 +274,8 @@ discard_jobs = _acting(
     _DISCARD,
     """Give up dead jobs, or waiting ones, by number or by filter. Needs a key of the admin scope.
 
+    For example:
+
       safelight jobs discard 1234 1235
       safelight jobs discard --group 1f0c9a7b22d4 --dry-run
       safelight jobs discard --state ready --prefix wrong-folder/ --note "not wanted" --yes""",
@@ -275,6 +283,8 @@ discard_jobs = _acting(
 promote_jobs = _acting(
     _PROMOTE,
     """Run jobs now that wait to be tried again later, by number or by filter. Needs a key of the admin scope.
+
+    For example:
 
       safelight jobs promote 1234 1235
       safelight jobs promote --error storage_unavailable --dry-run

@@ -81,6 +81,8 @@ def up() -> None:
 def gateway() -> None:
     """Run the gateway: REST, Swagger UI at /docs, stats. Stops gracefully on SIGTERM.
 
+    For example:
+
       safelight doctor && safelight gateway
       SAFELIGHT_HTTP_HOST=0.0.0.0 SAFELIGHT_HTTP_PORT=8080 safelight gateway
 
@@ -231,6 +233,8 @@ def reconcile(
 @app.command()
 def settings(as_json: AsJson = False) -> None:
     """List every setting: its name, its default and what it means.
+
+    For example:
 
       safelight settings | grep -i retry
       safelight settings --json | jq -r '.[].name'

@@ -64,6 +64,8 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first.
 
+    For example:
+
       safelight jobs list --state dead
       safelight jobs list --search IMG_1234 --since 2h
       safelight jobs list --state dead --limit 100000 --json | jq -r .key
@@ -121,6 +123,8 @@ def list_groups(
     as_json: AsJson = False,
 ) -> None:
     """Show what failed alike: one line for each processor, error and message, the largest first.
+
+    For example:
 
       safelight jobs groups
       safelight jobs replay --group 1f0c9a7b22d4

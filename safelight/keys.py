@@ -160,6 +160,8 @@ def ensure_key(
 def list_keys(as_json: AsJson = False) -> None:
     """List the keys, without their secrets: where they open what.
 
+    For example:
+
       safelight keys list
       safelight keys list --json | jq -r '.[] | select(.revoked_at == null) | .name'
 

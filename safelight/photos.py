@@ -84,6 +84,8 @@ def get(
 ) -> None:
     """Fetch originals, or previews of them. What arrives is compared with the SHA-256 that was stored.
 
+    For example:
+
       safelight get photos/trip/beach.jpg
       safelight get photos/trip/beach.jpg --preset thumb -o thumb.webp
       safelight get photos/trip/beach.jpg -o - | exiftool -
@@ -117,6 +119,8 @@ def ls(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")] = False,
 ) -> None:
     """List photos, newest first.
+
+    For example:
 
       safelight ls
       safelight ls photos/trips/ --long

@@ -27,6 +27,8 @@ def stats(
 ) -> None:
     """Show the queue: jobs by processor and state, rates, run times, and what each worker runs.
 
+    For example:
+
       safelight stats
       safelight stats --watch
       safelight stats --json | jq '.processors.preview.dead'

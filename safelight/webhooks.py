@@ -228,6 +228,8 @@ def redeliver(
 ) -> None:
     """Deliver again, with all attempts anew: what you name, or with --dead all that were given up.
 
+    For example:
+
       safelight webhooks redeliver 3f2a 118 119
       safelight webhooks redeliver 3f2a --dead
 
