@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, cast
 from xml.sax.saxutils import escape
 
 import structlog
@@ -10,9 +11,13 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.door.backend import Answer, BackendUnavailable
+from gateway.door.connection import Taker
 from gateway.s3.errors import S3Error
 from gateway.s3.request import Header, RawRequest
 from gateway.s3.xml import render_error
+
+if TYPE_CHECKING:
+    from gateway.door.protocol import ClientProtocol
 
 log = structlog.get_logger(__name__)
 
@@ -52,13 +57,17 @@ def make_head(answer: Answer, request_id: str, *, origin: tuple[str, str] = ("",
 async def relay(request: web.BaseRequest, answer: Answer, response: web.StreamResponse) -> web.StreamResponse:
     """Send the storage's answer on, piece by piece. Once its head is out, a failure can only be told by breaking the
     connection."""
-    has_length = "Content-Length" in response.headers
-    if request.method != "HEAD" and answer.status not in (204, 304) and not has_length:
+    has_body = request.method != "HEAD" and answer.status not in (204, 304)
+    length = response.content_length
+    if has_body and length is None:
         response.enable_chunked_encoding()
     await response.prepare(request)
     try:
-        if has_length and request.transport is not None and not request.secure:
-            await answer.pour(request.transport, request.writer.drain)
+        if has_body and length and request.transport is not None and not request.secure:
+            protocol = cast("ClientProtocol", request.protocol)
+            taker = Taker(transport=request.transport, drain=request.writer.drain, expecting=protocol.expecting)
+            await answer.pour(taker)
+            request.writer.output_size += length
         async for piece in answer.pieces():
             await response.write(piece)
         await response.write_eof()

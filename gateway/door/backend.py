@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from gateway.door.connection import Connection, ConnectionBroken, Drain
+from gateway.door.connection import Connection, ConnectionBroken, Taker
 from gateway.s3.request import Header, RawRequest
 from gateway.s3.scope import Signer
 from gateway.s3.signing import sign_request
@@ -83,11 +83,11 @@ class Answer:
         except (ConnectionBroken, TimeoutError) as error:
             raise BackendUnavailable(repr(error)) from error
 
-    async def pour(self, target: asyncio.WriteTransport, drain: Drain) -> None:
+    async def pour(self, taker: Taker) -> None:
         """The body, as it comes, straight to that transport. Raises BackendUnavailable where it breaks off, OSError
-        where the target does."""
+        where the taker does."""
         try:
-            await self._connection.pour(target, drain, self._silence_seconds)
+            await self._connection.pour(taker, self._silence_seconds)
         except (ConnectionBroken, TimeoutError) as error:
             raise BackendUnavailable(repr(error)) from error
 

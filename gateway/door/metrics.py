@@ -35,7 +35,8 @@ class DoorMetrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        bytes_ = Counter("safelight_door_bytes", "Bytes of bodies.", ("direction",), registry=self.registry)
+        counted = "Bytes of bodies that came in, and of the storage's answers that went out."
+        bytes_ = Counter("safelight_door_bytes", counted, ("direction",), registry=self.registry)
         self._received, self._sent = bytes_.labels("in"), bytes_.labels("out")
         self.in_flight = Gauge("safelight_door_requests_in_flight", "Requests under way.", registry=self.registry)
         limit = "Requests under way that this process takes at most."

@@ -92,7 +92,12 @@ async def test_every_process_tells_what_it_does(stage: Stage, database: Database
         bucket = f"{stage.stream}-photos"
         assert (await door.put(f"/{bucket}/sound.jpg", whole)).status == 200
         assert (await door.put(f"/{bucket}/cut.jpg", whole[: len(whole) // 8])).status == 200
-        assert (await door.send("GET", f"/{bucket}/absent.jpg")).status == 404
+        absent = await door.send("GET", f"/{bucket}/absent.jpg")
+        assert absent.status == 404
+        large = bytes(1 << 20)
+        assert (await door.put(f"/{bucket}/large.bin", large)).status == 200
+        assert (await door.send("GET", f"/{bucket}/large.bin")).body == large
+        assert (await door.send("HEAD", f"/{bucket}/large.bin")).status == 200
         headers = {"Authorization": f"Bearer {key.token}"}
         async with session.put(f"{url}/v1/photos/{bucket}/rest.jpg?wait=20", data=whole, headers=headers) as answer:
             assert answer.status == 201
@@ -118,10 +123,12 @@ async def test_every_process_tells_what_it_does(stage: Stage, database: Database
     assert 0 < gateway["safelight_disk_free_bytes"] < gateway["safelight_disk_size_bytes"]
 
     at_door = numbers_of(await scrape(ports["door"]))
-    assert at_door['safelight_door_requests_total{operation="PutObject",status="200"}'] == 2
+    assert at_door['safelight_door_requests_total{operation="PutObject",status="200"}'] == 3
     assert at_door['safelight_door_requests_total{operation="GetObject",status="404"}'] == 1
-    assert at_door['safelight_door_request_seconds_count{operation="PutObject"}'] == 2
-    assert at_door['safelight_door_bytes_total{direction="in"}'] == len(whole) + len(whole) // 8
+    assert at_door['safelight_door_request_seconds_count{operation="PutObject"}'] == 3
+    assert at_door['safelight_door_bytes_total{direction="in"}'] == len(whole) + len(whole) // 8 + len(large)
+    answers = len(absent.body) + len(large)
+    assert answers < at_door['safelight_door_bytes_total{direction="out"}'] < answers + 7 * 600  # and their heads
     worker = numbers_of(await scrape(ports["worker"]))
     assert worker["safelight_worker_slots"] == worker["safelight_sandbox_starts_total"] == 2
     assert worker['safelight_sandbox_kills_total{reason="wall_time"}'] == 0
