@@ -39,9 +39,15 @@ help: ## List the targets
 up: .venv/.embedded ## Start everything here, without containers; Ctrl-C stops it
 	@exec $(python) -m safelight up
 
+# Two files of tests at a time; then the fault tests, which measure rates and have the machine to themselves.
+define run_tests
+@$(python) -m pytest -n 2 --dist loadfile --ignore=tests/faults $(1); others=$$?; \
+	$(python) -m pytest tests/faults && exit $$others
+endef
+
 .PHONY: test
 test: .venv/.dev $(clients) ## All tests, with ruff and mypy among them (ARGS="-k name" chooses)
-	@$(python) -m pytest $(ARGS)
+	$(if $(ARGS),@$(python) -m pytest $(ARGS),$(call run_tests,))
 
 .PHONY: check
 check: .venv/.dev $(clients) ## ruff, mypy and the import rules first, then all tests
@@ -49,7 +55,7 @@ check: .venv/.dev $(clients) ## ruff, mypy and the import rules first, then all 
 	$(python) -m ruff format --check
 	$(python) -m mypy
 	$(python) -m pytest -q tests/unit/test_import_rules.py
-	$(python) -m pytest --ignore=tests/quality
+	$(call run_tests,--ignore=tests/quality)
 
 .PHONY: chaos
 chaos: .venv/.dev ## The fault tests (ARGS="-k row_08" chooses, SEED=n repeats); SECONDS=60: a random run of faults instead
