@@ -127,7 +127,10 @@ async def opening_apps(
         await in_transaction(database, create)
         settings = {"reconcile_interval_seconds": 0, "reconcile_grace_seconds": 0, **settings}
         clients.append(await aiohttp_client(create_app(GatewaySettings(**settings), jobs, storage)))
-        return App(client=clients[-1], credential=credential, bucket=storage.default_bucket, browser=browser)
+        app = App(client=clients[-1], credential=credential, bucket=storage.default_bucket, browser=browser)
+        for name in dict.fromkeys((storage.default_bucket, *storage.closed_buckets)):
+            await app.context.blobs.ensure_bucket(name)  # it does so itself, but not before it listens
+        return app
 
     try:
         yield start_one
