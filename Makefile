@@ -39,10 +39,12 @@ help: ## List the targets
 up: .venv/.embedded ## Start everything here, without containers; Ctrl-C stops it
 	@exec $(python) -m safelight up
 
-# Two files of tests at a time; then the fault tests, which measure rates and have the machine to themselves.
+# Two files of tests at a time; then the fault tests, two at a time: they wait most of the time, and what they measure is
+# not to be shared with a browser.
+fault_tests := -n 2 --dist load tests/faults
 define run_tests
 @$(python) -m pytest -n 2 --dist loadfile --ignore=tests/faults $(1); others=$$?; \
-	$(python) -m pytest tests/faults && exit $$others
+	$(python) -m pytest $(fault_tests) && exit $$others
 endef
 
 .PHONY: test
@@ -60,7 +62,7 @@ check: .venv/.dev $(clients) ## ruff, mypy and the import rules first, then all 
 .PHONY: chaos
 chaos: .venv/.dev ## The fault tests (ARGS="-k row_08" chooses, SEED=n repeats); SECONDS=60: a random run of faults instead
 	@$(if $(SECONDS),$(python) -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)),\
-		$(python) -m pytest tests/faults $(ARGS))
+		$(python) -m pytest $(if $(ARGS),tests/faults $(ARGS),$(fault_tests)))
 
 .PHONY: bench
 bench: .venv/.dev ## Measure: every script in benchmarks/
