@@ -16,6 +16,7 @@ import pytest
 import redis
 import structlog
 
+from safelight.embedded import folder
 from tests.rgw import Rgw
 from tests.servers import S3Backend, Servers
 
@@ -39,8 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what runs in its background deaf to Ctrl-C; the programs that tests interrupt would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     structlog.configure = _configure_structlog
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        _keep_ports_apart(int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     for mark, names in TOOLS.items():
         config.addinivalue_line("markers", f"{mark}: needs the program {names[0]} (`make test-tools` installs it)")
+
+
+def _keep_ports_apart(number: int, count: int) -> None:
+    """Ports of two processes of tests never meet, not even while a program that has one is being started again."""
+    share = len(folder.PORTS) // count
+    own = folder.PORTS[number * share : (number + 1) * share]
+    folder._given.update(set(folder.PORTS) - set(own))
 
 
 def pytest_runtest_teardown() -> None:
