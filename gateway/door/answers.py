@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, cast
 from xml.sax.saxutils import escape
 
 import structlog
@@ -11,13 +10,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.door.backend import Answer, BackendUnavailable
-from gateway.door.connection import Taker
 from gateway.s3.errors import S3Error
 from gateway.s3.request import Header, RawRequest
 from gateway.s3.xml import render_error
-
-if TYPE_CHECKING:
-    from gateway.door.protocol import ClientProtocol
 
 log = structlog.get_logger(__name__)
 
@@ -64,9 +59,7 @@ async def relay(request: web.BaseRequest, answer: Answer, response: web.StreamRe
     await response.prepare(request)
     try:
         if has_body and length and request.transport is not None and not request.secure:
-            protocol = cast("ClientProtocol", request.protocol)
-            taker = Taker(transport=request.transport, drain=request.writer.drain, expecting=protocol.expecting)
-            await answer.pour(taker)
+            await answer.pour(request.transport, request.writer.drain)
             request.writer.output_size += length
         async for piece in answer.pieces():
             await response.write(piece)

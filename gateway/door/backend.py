@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from gateway.door.connection import Connection, ConnectionBroken, Taker
+from gateway.door.connection import Connection, ConnectionBroken, Drain
 from gateway.s3.request import Header, RawRequest
 from gateway.s3.scope import Signer
 from gateway.s3.signing import sign_request
@@ -83,11 +83,11 @@ class Answer:
         except (ConnectionBroken, TimeoutError) as error:
             raise BackendUnavailable(repr(error)) from error
 
-    async def pour(self, taker: Taker) -> None:
+    async def pour(self, target: asyncio.WriteTransport, drain: Drain) -> None:
         """The body, as it comes, straight to that transport. Raises BackendUnavailable where it breaks off, OSError
-        where the taker does."""
+        where the target does."""
         try:
-            await self._connection.pour(taker, self._silence_seconds)
+            await self._connection.pour(target, drain, self._silence_seconds)
         except (ConnectionBroken, TimeoutError) as error:
             raise BackendUnavailable(repr(error)) from error
 
@@ -172,11 +172,11 @@ class Backend:
         ConnectionBroken, unless an answer is there."""
         body = outgoing.body
         if isinstance(body, bytes):
-            await connection.write(head + body if body else head)
+            connection.write(head + body if body else head)
             return True
         try:
             if outgoing.asks_leave:
-                await connection.write(head)
+                connection.write(head)
                 async with self._waiting():
                     await connection.wait_for_leave()
                 if connection.has_head:
@@ -185,9 +185,11 @@ class Backend:
             async for piece in body if outgoing.length is not None else _in_chunks(body):
                 if connection.has_head:
                     return False
-                async with self._waiting():
-                    await connection.write(head + piece if head else piece)
+                connection.write(head + piece if head else piece)
                 head = b""
+                if connection.is_full:  # seldom: a clock for every piece would cost more than the piece
+                    async with self._waiting():
+                        await connection.wait_for_room()
         except ConnectionBroken:
             if connection.has_head:
                 return False
@@ -206,7 +208,7 @@ class Backend:
             async with asyncio.timeout(ASK_SECONDS):
                 connection = await self._open()
                 connection.begin(has_body=False)
-                await connection.write(head)
+                connection.write(head)
                 await connection.wait_for_head()
         except (OSError, ConnectionBroken, TimeoutError):
             return False

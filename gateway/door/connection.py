@@ -12,12 +12,10 @@ import struct
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import cast
 
 import httptools
 
-from gateway.door.splicing import Expecting, SourceBroken, splice
 from gateway.s3.request import Header
 
 _HIGH_BYTES = 256 << 10  # more than this in hand: the storage has to wait
@@ -29,26 +27,7 @@ _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 _ACKED_AT = 120  # of tcpi_bytes_acked in the kernel's struct
 
-_SPLICED_BYTES = 256 << 10  # from here on it is worth its descriptors
-
-
-@dataclass(frozen=True, kw_only=True)
-class Taker:
-    """Where an answer's body goes: a transport that speaks no TLS. `drain` ends when it has room again; `expecting` is
-    entered while it has none."""
-
-    transport: asyncio.WriteTransport
-    drain: Callable[[], Awaitable[None]]
-    expecting: Expecting
-
-
-async def _is_sent(transport: asyncio.WriteTransport) -> bool:
-    """Whether all that it was given is with the kernel, at once or in a moment."""
-    for _ in range(3):
-        if not transport.get_write_buffer_size():
-            return not transport.is_closing()
-        await asyncio.sleep(0)
-    return False
+Drain = Callable[[], Awaitable[None]]  # ends when a transport has room again
 
 
 class ConnectionBroken(Exception):
@@ -121,15 +100,22 @@ class Connection(asyncio.Protocol):
         self._reset(has_body=has_body)
         self._parser = httptools.HttpResponseParser(self)
 
-    async def write(self, data: bytes) -> None:
-        """Send; waits while the storage takes nothing. Raises ConnectionBroken."""
+    @property
+    def is_full(self) -> bool:
+        """Whether the storage takes nothing at the moment: then `wait_for_room` comes before the next `write`."""
+        return not self._is_writable.is_set()
+
+    def write(self, data: bytes) -> None:
+        """Send. Raises ConnectionBroken."""
         if self._lost is not None or self._transport is None:
             raise self._broken()
         self._transport.write(data)
-        if not self._is_writable.is_set():
-            await self._is_writable.wait()
-            if self._lost is not None:
-                raise self._broken()
+
+    async def wait_for_room(self) -> None:
+        """Until the storage takes more. Raises ConnectionBroken."""
+        await self._is_writable.wait()
+        if self._lost is not None:
+            raise self._broken()
 
     async def wait_for_head(self) -> None:
         """Until the status and the headers are there. Raises ConnectionBroken."""
@@ -160,12 +146,11 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(silence_seconds):
                 await self._wait()
 
-    async def pour(self, taker: Taker, silence_seconds: float) -> None:
-        """The body, as it comes, straight to the taker: inside of the kernel where that can be, else nobody is woken
-        for a piece unless the taker is full. Raises ConnectionBroken, TimeoutError where the storage falls silent,
-        OSError where the taker ends."""
-        target = self._target = taker.transport
-        may_splice = self._transport is not None and self._transport.get_extra_info("sslcontext") is None
+    async def pour(self, target: asyncio.WriteTransport, drain: Drain, silence_seconds: float) -> None:
+        """The body, as it comes, straight to that transport, which speaks no TLS: nobody is woken for a piece, unless
+        the target is full. Raises ConnectionBroken, TimeoutError where the storage falls silent, OSError where the
+        target ends."""
+        self._target = target
         try:
             while True:
                 while self._pieces and not self._is_choked():
@@ -173,14 +158,11 @@ class Connection(asyncio.Protocol):
                     self._held_bytes -= len(piece)
                     target.write(piece)
                 if self._is_choked():
-                    await taker.drain()
+                    await drain()
                     await asyncio.sleep(0)
                     if target.is_closing():
                         raise ConnectionResetError("closed by the client")
                     continue
-                if may_splice and self.is_open and self._missing is not None and self._missing >= _SPLICED_BYTES:
-                    may_splice = False
-                    await self._splice(taker, self._missing, silence_seconds)
                 self._resume()
                 if self.is_complete:
                     return
@@ -189,25 +171,6 @@ class Connection(asyncio.Protocol):
                 await self._wait_for_news(silence_seconds)
         finally:
             self._target = None
-
-    async def _splice(self, taker: Taker, length: int, silence_seconds: float) -> None:
-        """What is missing of the body, as far as the kernel moves it by itself."""
-        self._pause()
-        if not await _is_sent(taker.transport) or self._pieces or self._transport is None:
-            return
-        try:
-            moved = await splice(
-                self._transport,
-                taker.transport,
-                length,
-                silence_seconds=silence_seconds,
-                expecting=taker.expecting,
-            )
-        except SourceBroken as error:
-            self._lost = error
-            raise self._broken() from error
-        self._missing = length - moved
-        self.is_complete = not self._missing
 
     def abort(self) -> None:
         """End it at once, with a reset: the storage must not take what it has for all there is. SeaweedFS stores an
@@ -258,8 +221,6 @@ class Connection(asyncio.Protocol):
             return
         if self.has_head and not self.is_complete:
             self._acknowledge()
-            if self._missing is not None and self._missing >= _SPLICED_BYTES:
-                self._pause()  # what is not read yet need not come into this process
 
     def _acknowledge(self) -> None:
         """At once: a storage whose TCP gathers small pieces (Ceph RGW by default) waits for it with the body, 40 ms."""

@@ -6,9 +6,7 @@ nothing of an answer is not waited for without end: there is room for so many re
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -31,10 +29,10 @@ class Server(web.Server):
         self._stall_seconds = stall_seconds
 
     def __call__(self) -> RequestHandler:
-        return ClientProtocol(self, self._stall_seconds, loop=self._loop, **self._kwargs)
+        return _Protocol(self, self._stall_seconds, loop=self._loop, **self._kwargs)
 
 
-class ClientProtocol(RequestHandler):
+class _Protocol(RequestHandler):
     def __init__(self, server: Server, stall_seconds: float, **more: Any) -> None:
         super().__init__(server, **more)
         self._stall_seconds = stall_seconds
@@ -42,15 +40,9 @@ class ClientProtocol(RequestHandler):
 
     async def _drain_helper(self) -> None:
         """What every writer waits in, with TLS or without, while the client has much to take."""
-        with self.expecting():
-            await super()._drain_helper()
-
-    @contextlib.contextmanager
-    def expecting(self) -> Iterator[None]:
-        """While the client has to take something: where it does not, it is cut off."""
         self._look_later()
         try:
-            yield
+            await super()._drain_helper()
         finally:
             self._next_look.cancel()
 
