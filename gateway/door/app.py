@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 _READ_BYTES = 64 << 10
 _RESTART_SECONDS = 1.0
+_LOOK_SECONDS = 1.0  # so often a child looks whether its parent is there
+CHILD_OF = "SAFELIGHT_DOOR_CHILD"  # the parent's pid
 
 
 @contextlib.asynccontextmanager
@@ -108,7 +110,7 @@ async def serve(
             log.info("door.started", message="The S3 door is listening.", url=url)
             if ports_file:
                 write_ports(Path(ports_file), s3_url=url)
-            async with expose(render_with(door.metrics.registry)):
+            async with expose(render_with(door.metrics.registry)), _stopping_with_parent(stop):
                 await stop.wait()
             log.info("door.stopping", message="The S3 door finishes what is in flight.")
         finally:
@@ -122,7 +124,7 @@ async def serve_many(
     its own metrics, on `metrics_port` and those that follow it: numbers of a process must not be mixed up."""
     stop = stop_on_signals()
     with _reserve(settings) as port:
-        environment = os.environ | {"SAFELIGHT_S3_PORT": str(port), "SAFELIGHT_DOOR_CHILD": "1"}
+        environment = os.environ | {"SAFELIGHT_S3_PORT": str(port), CHILD_OF: str(os.getpid())}
         environment["SAFELIGHT_S3_PROCESSES"] = str(settings.s3_processes)
         environment.pop("SAFELIGHT_PORTS_FILE", None)
         metrics = [
@@ -136,6 +138,25 @@ async def serve_many(
         for keeper in keepers:
             keeper.cancel()
         await asyncio.wait(keepers)
+
+
+@contextlib.asynccontextmanager
+async def _stopping_with_parent(stop: asyncio.Event) -> AsyncIterator[None]:
+    """A child whose parent was killed would hold the port for ever, beside the children of the next one."""
+
+    async def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            await asyncio.sleep(_LOOK_SECONDS)
+        log.warning("door.orphaned", message="The parent of this process of the S3 door is gone; it stops.")
+        stop.set()
+
+    parent = os.environ.get(CHILD_OF, "")
+    watching = asyncio.create_task(watch(int(parent))) if parent else None
+    try:
+        yield
+    finally:
+        if watching is not None:
+            watching.cancel()
 
 
 async def _keep(environment: dict[str, str], grace_seconds: float) -> None:

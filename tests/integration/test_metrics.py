@@ -249,10 +249,11 @@ def choose_neighbours() -> int:
 
 
 async def test_each_process_of_the_door_shows_its_own_numbers(stage: Stage) -> None:
-    """Two processes of the S3 door on one port show their metrics on two, and a request counts at one of them."""
+    """Two processes of the S3 door on one port show their metrics on two, and a request counts at one of them. Where
+    their parent is killed they stop by themselves, and leave the port to the next one."""
     first, s3_port = choose_neighbours(), choose_port()
     more = {"s3_processes": "2", "s3_port": str(s3_port), "master_key": sealing.generate()}
-    stage.start("door", metrics_port=str(first), **more)
+    parent = stage.start("door", metrics_port=str(first), **more)
     for port in (first, first + 1):
         await has(port, lambda numbers: "safelight_door_requests_limit" in numbers, f"port {port} shows metrics")
     async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{s3_port}/photos/a.jpg") as answer:
@@ -260,6 +261,17 @@ async def test_each_process_of_the_door_shows_its_own_numbers(stage: Stage) -> N
     counted = [numbers_of(await scrape(port)) for port in (first, first + 1)]
     refused = 'safelight_door_requests_total{operation="none",status="403"}'
     assert sorted(numbers.get(refused, 0) for numbers in counted) == [0, 1]
+    parent.kill()
+
+    async def is_closed() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", s3_port)
+        except ConnectionRefusedError:
+            return True
+        writer.close()
+        return False
+
+    await until(is_closed, seconds=10, what="nobody listens any more")
 
 
 def test_what_up_starts_gets_a_port_each() -> None:
