@@ -145,7 +145,7 @@ async def _stopping_with_parent(stop: asyncio.Event) -> AsyncIterator[None]:
     """A child whose parent was killed would hold the port for ever, beside the children of the next one."""
 
     async def watch(parent: int) -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(_LOOK_SECONDS)
         log.warning("door.orphaned", message="The parent of this process of the S3 door is gone; it stops.")
         stop.set()
