@@ -10,7 +10,7 @@ from functools import partial
 
 import uvloop
 
-from gateway.door.app import serve, serve_many
+from gateway.door.app import CHILD_OF, serve, serve_many
 from safelight import exposition
 from safelight.settings import Settings, SettingsError
 from safelight.starting import explain_bind, give_up, prepare
@@ -38,7 +38,7 @@ def main() -> None:
 
 def _serve(found: Settings) -> None:
     ports_file = os.environ.get("SAFELIGHT_PORTS_FILE")
-    if found.gateway.s3_processes > 1 and "SAFELIGHT_DOOR_CHILD" not in os.environ:
+    if found.gateway.s3_processes > 1 and CHILD_OF not in os.environ:
         grace_seconds, metrics_port = found.jobs.grace_seconds, found.process.metrics_port
         parent = serve_many(
             found.gateway, grace_seconds=grace_seconds, ports_file=ports_file, metrics_port=metrics_port

@@ -150,7 +150,8 @@ def ensure_key(
     _store(credential, name, terms, None)
     if as_json:
         told = _describe(credential, terms, None)
-        console.print_json({name: told[name] for name in told if name not in ("secret_key", "token")})
+        del told["secret_key"], told["token"]  # who made them has them
+        console.print_json(told)
     else:
         typer.echo(f"The key {credential.access_key} is there.")
     _say_doors(terms)

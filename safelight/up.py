@@ -117,13 +117,14 @@ class Run:
             settings = load(environment)
             grace_seconds = settings.jobs.grace_seconds
             keys = keep_key(data_dir)
-            own_master_key = "" if environment.get(MASTER_KEY, "").strip() else keep_master_key(data_dir)
-            environment |= {MASTER_KEY: own_master_key or environment[MASTER_KEY]}
+            own_master_key = ""  # none where the environment has one
+            if not environment.get(MASTER_KEY, "").strip():
+                environment[MASTER_KEY] = own_master_key = keep_master_key(data_dir)
             token = f"{keys['access_key']}.{keys['secret_key']}"
             self.run_once("migrate", "Preparing the database", environment)
             self.run_once("keys", "Making a key", environment | {KEY: token})
             urls = self.start_children(data_dir, environment)
-            told = describe(settings, urls, keys, token) | {"master_key": own_master_key}
+            told = describe(settings, urls, keys, token, master_key=own_master_key)
             write_private(data_dir / "connection.json", json.dumps(told, indent=2))
             self.greet(data_dir, settings, urls, token)
             self.keep_running()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -58,7 +57,7 @@ def print_deliveries(rows: Sequence[Row]) -> None:
 
 def print_delivery(row: Row) -> None:
     """What is sent, and every attempt."""
-    typer.echo(json.dumps(row["body"], indent=2, ensure_ascii=False))
+    console.print_json(row["body"])
     typer.echo(f"It is {row['state']}.")
     table = Table("#", "Started", "Seconds", "Outcome", "Answer", "Next", box=None, header_style="bold")
     for attempt in row["attempts"]:

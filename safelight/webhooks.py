@@ -244,7 +244,7 @@ def redeliver(
         ),
     )
     if as_json:
-        console.print_json({"redelivered": sorted(done)})
+        console.print_json({"redelivered": done})
     else:
         typer.echo(f"{len(done)} on their way again.")
     if delivery and len(done) < len(set(delivery)):

@@ -90,8 +90,11 @@ def answers(url: str) -> bool:
         connection.close()
 
 
-def describe(settings: Settings, urls: Mapping[str, Any], keys: Mapping[str, str], token: str) -> dict[str, object]:
-    """The content of connection.json: every address and key of a running stack."""
+def describe(
+    settings: Settings, urls: Mapping[str, Any], keys: Mapping[str, str], token: str, *, master_key: str
+) -> dict[str, object]:
+    """The content of connection.json: every address and key of a running stack. `master_key`: empty where the operator
+    keeps it elsewhere."""
     storage = settings.storage
     return {
         "http_url": urls["http_url"],
@@ -107,4 +110,5 @@ def describe(settings: Settings, urls: Mapping[str, Any], keys: Mapping[str, str
             "secret_key": storage.s3_secret_key,
         },
         "derived_bucket": storage.derived_bucket,
+        "master_key": master_key,
     }
