@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from tests import photos
 from tests.acceptance.stack import Stack
-from tests.chromium import keep_here, open_chromium
+from tests.chromium import open_chromium, watch_abroad
 
 pytestmark = pytest.mark.needs_chromium
 
@@ -24,7 +24,7 @@ class Visit:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.left_this_machine = keep_here(page)
+        self.left_this_machine = watch_abroad(page)
         self.complaints: list[str] = []
         page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))

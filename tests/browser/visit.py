@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.acceptance.stack import Stack
-from tests.chromium import keep_here
+from tests.chromium import watch_abroad
 
 AXE = Path(sys.prefix, "browser", "node_modules", "axe-core", "axe.min.js")
 PHONE = {"width": 390, "height": 844}
@@ -60,7 +60,7 @@ class Visit:
             has_touch=phone,
             is_mobile=phone,
         )
-        self.left_this_machine = keep_here(self.context)
+        self.left_this_machine = watch_abroad(self.context)
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(30_000)
         self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)

@@ -47,6 +47,7 @@ _IDS = frozenset(
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z|\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d (?:GMT|UTC|\+0000)"
 )
+_EPOCH = re.compile(r"1\d{9}(?:\d{9})?")  # seconds or nanoseconds: SeaweedFS tells times of its own so
 _NO_TYPE = "content-type: application/octet-stream"
 _SHOWN_BYTES = 200
 _SHOWN_LINES = 12
@@ -140,6 +141,8 @@ class Names:
     def _mask(self, name: str, value: str) -> str:
         if name in _IDS and value not in _NOT_AN_ID:
             self._ids.setdefault(value, f"{{id {len(self._ids) + 1}}}")
+        if name.startswith("seaweed-") and _EPOCH.fullmatch(value):
+            return "{time}"
         return self.plain(value)
 
     def plain(self, text: str) -> str:
