@@ -1,13 +1,15 @@
-"""What the S3 door costs: the same requests straight to SeaweedFS and through the door before it, in one run.
+"""What the S3 door costs: the same requests straight to the storage and through the door before it, in one run.
 
 python -m benchmarks.door [--rounds 6] [--connections 4] [--gibibytes 0] [--client aiohttp|botocore] [--pin]
+                          [--storage seaweedfs|rgw]
 python -m benchmarks.door --processes 2 [--rounds 6] [--connections 4]
 
 5 MiB objects, signed with their SHA-256; the sides take turns, so a busy machine slows both. Client, door and storage
-share the machine's cores: the ratio is of all three together. --client botocore asks as most programs do, and costs
-more itself; --pin gives the door the last core and keeps everything else from it, on both sides. Then half of the
-door's own rate of HEADs arrives evenly, for what the door adds to the 99th percentile. The door's memory is read after
-the rounds, and while an object of --gibibytes goes through in both directions.
+share the machine's cores: the ratio is of all three together, and the cheaper the storage, the lower it is. RGW is
+Ceph's, of Debian's packages (`make test-rgw` installs them), and holds 4 GiB in memory. --client botocore asks as most
+programs do, and costs more itself; --pin gives the door the last core and keeps everything else from it, on both sides.
+Then half of the door's own rate of HEADs arrives evenly, for what the door adds to the 99th percentile. The door's
+memory is read after the rounds, and while an object of --gibibytes goes through in both directions.
 
 --processes compares a door of one process with a door of so many, asked by as many client processes: what one more
 core would bring. Client, door and storage need cores of their own for that; on two cores it tells what it costs.
@@ -24,6 +26,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +41,7 @@ from gateway.s3.request import RawRequest
 from gateway.s3.scope import Signer
 from gateway.s3.signing import sign_request
 from tests.clients.door import Door, Surroundings
+from tests.rgw import open_rgw
 from tests.servers import Servers
 
 BUCKET, KEYS, SIZE_BYTES = "bench", 16, 5 << 20
@@ -235,17 +239,19 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--gibibytes", type=int, default=0)
     parser.add_argument("--client", choices=("aiohttp", "botocore"), default="aiohttp")
+    parser.add_argument("--storage", choices=("seaweedfs", "rgw"), default="seaweedfs")
     parser.add_argument("--pin", action="store_true")
     parser.add_argument("--processes", type=int, default=0)
     chosen = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     if chosen.pin:
         os.sched_setaffinity(0, cores[:-1])  # what is started from here on inherits it
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
         folder = Path(name)
         folder.chmod(0o755)  # Postgres runs as another user
         servers = Servers(folder)
-        backend = servers.s3_backend
+        rgw = opened.enter_context(open_rgw(folder / "rgw")) if chosen.storage == "rgw" else None
+        backend = rgw.backend if rgw is not None else servers.s3_backend
         dsn = servers.postgres.dsn_of(servers.make_database())
         around = Surroundings(postgres_dsn=dsn, redis_url=servers.valkey.url, backend=backend)
         doors = [Door(folder / "door", around)]

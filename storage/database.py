@@ -123,14 +123,17 @@ class Database:
         async with self.connection() as conn, conn.transaction():
             yield conn
 
-    async def persist(self, change: Callable[[Connection], Awaitable[T]], *, for_seconds: float) -> T:
+    async def persist(
+        self, change: Callable[[Connection], Awaitable[T]], *, for_seconds: float, in_transaction: bool = True
+    ) -> T:
         """Run `change` in a transaction, again and again while Postgres is away, for that long at most. It must
-        bear to be repeated, because a commit whose answer was lost may have happened. Raises DatabaseUnavailable."""
+        bear to be repeated, because a commit whose answer was lost may have happened. `in_transaction` False: it opens
+        one by itself where it needs one. Raises DatabaseUnavailable."""
         deadline = time.monotonic() + for_seconds
         pause_seconds = 0.05
         while True:
             try:
-                async with self.transaction() as conn:
+                async with self.transaction() if in_transaction else self.connection() as conn:
                     return await change(conn)
             except DatabaseUnavailable:
                 if time.monotonic() + pause_seconds > deadline:

@@ -227,9 +227,11 @@ class Recorder:
         async def mark(conn: Connection) -> None:
             current = await objects.find_current(conn, bucket, key)
             if current is not None and current["etag"] != etag:
-                await objects.mark_deleted(conn, bucket, key, only_id=current["id"])
+                async with conn.transaction():
+                    await objects.mark_deleted(conn, bucket, key, only_id=current["id"])
 
-        await self._database.persist(mark, for_seconds=self._settings.record_seconds)
+        # Mostly there is nothing to forget: one question then, not a transaction round it.
+        await self._database.persist(mark, for_seconds=self._settings.record_seconds, in_transaction=False)
 
     async def _keeps_key(self, bucket: str, key: str, signer: Signer | None) -> bool:
         """Whether the storage has the object under this very key: some change `//` or a backslash."""

@@ -13,9 +13,10 @@ import base64
 import binascii
 import hashlib
 import hmac
-import zlib
 from collections.abc import Callable, Iterable
 from typing import Protocol
+
+from isal import isal_zlib
 
 from gateway.s3 import crc
 from gateway.s3.errors import S3Error
@@ -46,7 +47,7 @@ class _Crc:
 
 # name -> (how to begin one, bytes of its value)
 ALGORITHMS: dict[str, tuple[Callable[[], Digest], int]] = {
-    "crc32": (lambda: _Crc(zlib.crc32, 4), 4),
+    "crc32": (lambda: _Crc(isal_zlib.crc32, 4), 4),
     "crc32c": (lambda: _Crc(crc.crc32c, 4), 4),
     "crc64nvme": (lambda: _Crc(crc.crc64nvme, 8), 8),
     "sha1": (lambda: hashlib.sha1(usedforsecurity=False), 20),
