@@ -39,13 +39,19 @@ help: ## List the targets
 up: .venv/.embedded ## Start everything here, without containers; Ctrl-C stops it
 	@exec $(python) -m safelight up
 
-# Two files of tests at a time; then the fault tests, three at a time, because they wait most of the time; and alone what
-# asks how fast a backlog is worked off.
+# Two files of tests at a time. What failed is asked once more, alone: the run tells both, and a test that passes only
+# alone is to be mended. Then the fault tests, two at a time, because they wait most of the time; and alone what asks how
+# fast a backlog is worked off. Those have no second chance.
 chaos_test := tests/faults/test_chaos.py
-run_fault_tests = $(python) -m pytest -n 3 --dist load tests/faults --ignore=$(chaos_test) && \
+run_fault_tests = $(python) -m pytest -n 2 --dist load tests/faults --ignore=$(chaos_test) && \
 	$(python) -m pytest $(chaos_test)
 define run_tests
-@$(python) -m pytest -n 2 --dist loadfile --ignore=tests/faults $(1); others=$$?; $(run_fault_tests) && exit $$others
+@$(python) -m pytest -n 2 --dist loadfile --ignore=tests/faults $(1); others=$$?; \
+	if [ $$others = 1 ]; then \
+		echo "What failed is asked once more, alone:"; \
+		$(python) -m pytest --last-failed --last-failed-no-failures none --ignore=tests/faults $(1); others=$$?; \
+	fi; \
+	$(run_fault_tests) && exit $$others
 endef
 
 .PHONY: test
