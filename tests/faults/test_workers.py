@@ -205,7 +205,7 @@ async def test_row_05_frozen_longer_than_its_lease(stack: Stack, open_ledger: Op
     assert (rows[0]["ended_at"] - frozen_at).total_seconds() <= LEASE_SECONDS + 1
     assert f"-{other.pid}-" in rows[1]["worker"]
     frozen.resume()
-    await until_true(lambda: fenced(frozen) == 1, "the late worker is fenced off", seconds=10)
+    await until_true(lambda: fenced(frozen) >= 1, "the late worker is fenced off", seconds=10)
     assert await check(stack, ledger) == []
     assert await outcomes(stack, accepted.id, "preview") == ["expired", "ok"]
     assert await stack.value("select count(*) from artifact where object_id = $1", accepted.id) == 2
