@@ -120,7 +120,7 @@ def test_axe_finds_no_serious_fault_where_something_is_missing(
 
     with paused(stack, "preview", "moving the storage"):
         mine.drop({"late.jpg": photos.make_jpeg(320, 240, noise=5, seed=704), "empty.jpg": b""})
-        expect(page.locator(".tile")).to_have_count(1, timeout=20_000)
+        expect(page.locator(".tile")).to_have_count(1)
         mine.shoot(f"failed-upload-{kind}")
         assert mine.faults() == []
         page.locator(".tile a").click()

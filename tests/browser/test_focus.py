@@ -33,9 +33,9 @@ def test_a_photo_that_changes_keeps_the_focus(stack: Stack, visit: Visits) -> No
         original = page.get_by_role("link", name="Original")
         while not original.evaluate("(link) => link === document.activeElement"):
             page.keyboard.press("Tab")
-    expect(page.get_by_role("img", name="Preview of kept.jpg")).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("img", name="Preview of kept.jpg")).to_be_visible()
     expect(original).to_be_focused()
-    expect(tile.locator("img")).to_have_count(1, timeout=20_000)
+    expect(tile.locator("img")).to_have_count(1)
     expect(tile).to_be_focused()
     assert stack.api.request("DELETE", f"/v1/photos/{photo['id']}").status_code == 204
     expect(heading).to_have_text("There is no such photo")

@@ -115,7 +115,7 @@ def test_empty_files_hold_up_nothing(visit: Visits) -> None:
     mine.drop({**empty, "after-empty.jpg": photos.make_jpeg(320, 240, seed=505, noise=5)})
     rows = page.get_by_role("list", name="Files")
     expect(rows.get_by_text("The file is empty.")).to_have_count(3)
-    expect(rows).to_contain_text("Ready", timeout=20_000)
+    expect(rows).to_contain_text("Ready")
     expect(page.get_by_role("link", name="after-empty.jpg", exact=True).first).to_be_visible()
 
 
@@ -186,7 +186,7 @@ def test_coming_back_to_the_gallery_is_coming_back_to_the_place(stack: Stack, vi
     wide = visit("read").page
     wide.set_viewport_size({"width": 1600, "height": 3000})
     wide.goto(f"{stack.connection['http_url']}/?bucket=photos&prefix=many/")
-    expect(wide.locator(".tile")).to_have_count(75, timeout=20_000)
+    expect(wide.locator(".tile")).to_have_count(75)
     page = visit("read").goto("/?bucket=photos&prefix=many/", "Photos")
     tile = page.get_by_role("link", name=re.compile(r"003\.jpg$"))
     wait_for(

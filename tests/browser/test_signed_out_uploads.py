@@ -47,7 +47,7 @@ def test_signing_out_ends_the_uploads(stack: Stack, visit: Visits) -> None:
     _sign_in(page, stack.connection["token"])
     expect(page.get_by_text("private-")).to_have_count(0)
     mine.drop({"mine.jpg": photos.make_jpeg(320, 240, seed=829, noise=5)})
-    expect(page.get_by_role("list", name="Files")).to_contain_text("Ready", timeout=20_000)
+    expect(page.get_by_role("list", name="Files")).to_contain_text("Ready")
     assert len(sent) == 4, sent
     assert sent[-1] == "mine.jpg"
 
@@ -58,7 +58,7 @@ def test_a_session_that_ends_hides_the_uploads(stack: Stack, visit: Visits) -> N
     page = mine.goto("/", "Photos")
     mine.drop({"tax return.jpg": photos.make_jpeg(320, 240, seed=830, noise=5)})
     files = page.get_by_role("list", name="Files")
-    expect(files).to_contain_text("Ready", timeout=20_000)
+    expect(files).to_contain_text("Ready")
     for token, seen in ((f"{mine.key['access_key']}.{mine.key['secret_key']}", 1), (stack.connection["token"], 0)):
         _end_session(mine)
         expect(page.get_by_text("Your session has ended.")).to_be_visible(timeout=30_000)

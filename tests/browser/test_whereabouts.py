@@ -35,7 +35,7 @@ def test_a_photo_without_a_preview_says_why(stack: Stack, visit: Visits) -> None
         expect(reason).to_contain_text(re.compile(r"waits, made .+: preview was paused by up .+\(moving the storage\)"))
         expect(reason).to_contain_text("Let it run again: safelight jobs resume preview")
         mine.shoot("photo-paused")
-    expect(page.get_by_role("img", name="Preview of patient.jpg")).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("img", name="Preview of patient.jpg")).to_be_visible()
     expect(reason).to_have_count(0)
 
 

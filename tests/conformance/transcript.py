@@ -22,7 +22,6 @@ _VOLATILE = frozenset(
         "date",
         "keep-alive",
         "server",
-        "seaweed-x-amz-noncurrent-since-ns",
         "transfer-encoding",
         "x-amz-id-2",
         "x-amz-request-id",
