@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from processors.contract import Preset
-from safelight import console, doctor, exposition, jobs, keys, migration, photos, setup, stats, webhooks
+from safelight import console, doctor, exposition, jobs, keys, migration, photos, serving, setup, stats, webhooks
 from safelight.console import AsJson
 from safelight.settings import SettingsError, variables
 from safelight.starting import give_up, prepare
@@ -88,19 +88,7 @@ def gateway() -> None:
 
     Exit code: 0 it was told to stop; 1 its port cannot be had; 2 wrong settings.
     """
-    from gateway.app import serve
-
-    settings = prepare()
-    console.run(
-        serve(
-            settings.gateway,
-            settings.jobs,
-            settings.storage,
-            settings.webhooks,
-            ports_file=os.environ.get("SAFELIGHT_PORTS_FILE"),
-            expose=partial(exposition.serving, settings.process),
-        )
-    )
+    serving.main("gateway")
 
 
 @app.command()
@@ -118,7 +106,7 @@ def door(
     """
     if processes is not None:
         os.environ["SAFELIGHT_S3_PROCESSES"] = str(processes)
-    os.execv(sys.executable, [sys.executable, "-m", "safelight.doorway"])  # noqa: S606 - ourselves
+    os.execv(sys.executable, [sys.executable, "-m", "safelight", "door"])  # noqa: S606 - ourselves
 
 
 @app.command()
@@ -130,18 +118,7 @@ def worker() -> None:
       safelight worker
       SAFELIGHT_WORKER_SLOTS=8 safelight worker
     """
-    from processors.worker import work
-
-    settings = prepare()
-    console.run(
-        work(
-            settings.jobs,
-            settings.storage,
-            settings.webhooks,
-            master_key=settings.gateway.master_key,
-            expose=partial(exposition.serving, settings.process),
-        )
-    )
+    serving.main("worker")
 
 
 @app.command()

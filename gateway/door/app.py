@@ -162,7 +162,7 @@ async def _stopping_with_parent(stop: asyncio.Event) -> AsyncIterator[None]:
 async def _keep(environment: dict[str, str], grace_seconds: float) -> None:
     """One child, again and again; stopped in order when this is cancelled."""
     while True:
-        child = await asyncio.create_subprocess_exec(sys.executable, "-m", "safelight.doorway", env=environment)
+        child = await asyncio.create_subprocess_exec(sys.executable, "-m", "safelight", "door", env=environment)
         try:
             code = await child.wait()
             log.error("door.child_ended", message="A process of the S3 door ended; another one starts.", exit_code=code)

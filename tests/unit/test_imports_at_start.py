@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+from safelight import __main__, serving
+
 COMMAND_LINE = {"typer", "pydantic"}
 LARGE = {"aioboto3", "boto3", "botocore", "taskiq", "redis", "marshmallow", "apispec", "PIL", "pyvips", "exifread"}
 
@@ -14,8 +18,21 @@ def test_neither_the_command_line_nor_the_s3_door_loads_what_others_need() -> No
     assert LARGE & set(loaded.split()) == set()
 
 
-def test_the_process_of_the_s3_door_loads_nothing_of_the_command_line() -> None:
-    """`safelight door` becomes another program: what reads options would stay in memory while it serves."""
-    statement = "import sys, safelight.doorway; print(*{name.partition('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True, check=True).stdout
-    assert (LARGE | COMMAND_LINE) & set(loaded.split()) == set()
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [("gateway.door.app", LARGE | COMMAND_LINE), ("gateway.app", {"typer"}), ("processors.worker", {"typer"})],
+)
+def test_what_serves_loads_nothing_of_the_command_line(module: str, unwanted: set[str]) -> None:
+    """What reads options would take time at each start, and stay in memory while it serves."""
+    statement = f"import sys, safelight.__main__, safelight.serving, {module}"
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"{statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert unwanted & set(loaded.split()) == set()
+
+
+def test_what_serves_is_known_by_the_same_names_twice() -> None:
+    assert set(__main__.SERVING) == set(serving.SERVING)

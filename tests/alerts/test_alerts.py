@@ -30,6 +30,8 @@ from tests.faults.harness.proxy import Fault, Proxy
 from tests.faults.harness.stack import Stack
 from tests.faults.harness.waiting import until
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 MONITORING = ROOT / "monitoring"
 RULES: dict[str, str] = {
     rule["alert"]: rule["expr"]
