@@ -23,6 +23,7 @@ from storage import idempotency, keys
 from storage.database import Connection, Database, DatabaseUnavailable
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_RELEASE_SECONDS = 1.0  # of trying, where Postgres is away for a moment
 
 
 @dataclass(kw_only=True)
@@ -101,6 +102,10 @@ async def _renew(database: Database, who: str, key: str) -> None:
 
 
 async def _release(database: Database, who: str, key: str) -> None:
+    """Not given up at once: whoever is told to send it again in a moment is not to find the key held then."""
+
+    async def release(conn: Connection) -> None:
+        await idempotency.release(conn, who, key)
+
     with contextlib.suppress(DatabaseUnavailable):
-        async with database.connection() as conn:
-            await idempotency.release(conn, who, key)
+        await database.persist(release, for_seconds=_RELEASE_SECONDS, in_transaction=False)
