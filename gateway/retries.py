@@ -103,9 +103,7 @@ async def _renew(database: Database, who: str, key: str) -> None:
 
 async def _release(database: Database, who: str, key: str) -> None:
     """Not given up at once: whoever is told to send it again in a moment is not to find the key held then."""
-
-    async def release(conn: Connection) -> None:
-        await idempotency.release(conn, who, key)
-
     with contextlib.suppress(DatabaseUnavailable):
-        await database.persist(release, for_seconds=_RELEASE_SECONDS, in_transaction=False)
+        await database.persist(
+            lambda conn: idempotency.release(conn, who, key), for_seconds=_RELEASE_SECONDS, in_transaction=False
+        )

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from processors.contract import Preset
-from safelight import console, doctor, exposition, jobs, keys, migration, photos, serving, setup, stats, webhooks
+from safelight import console, doctor, exposition, jobs, keys, migration, photos, setup, stats, webhooks
 from safelight.console import AsJson
 from safelight.settings import SettingsError, variables
 from safelight.starting import give_up, prepare
@@ -88,6 +88,8 @@ def gateway() -> None:
 
     Exit code: 0 it was told to stop; 1 its port cannot be had; 2 wrong settings.
     """
+    from safelight import serving
+
     serving.main("gateway")
 
 
@@ -118,6 +120,8 @@ def worker() -> None:
       safelight worker
       SAFELIGHT_WORKER_SLOTS=8 safelight worker
     """
+    from safelight import serving
+
     serving.main("worker")
 
 

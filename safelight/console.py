@@ -13,7 +13,7 @@ import typer
 
 from safelight import logs
 from safelight.settings import process_settings
-from safelight.starting import explain_bind
+from safelight.starting import NO_POSTGRES, explain_bind
 from storage.database import Connection, Database, DatabaseUnavailable
 from storage.sealing import MasterKeys
 from storage.settings import StorageSettings
@@ -30,7 +30,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     try:
         return uvloop.run(main)
     except DatabaseUnavailable:
-        fail("Postgres cannot be used. Check SAFELIGHT_POSTGRES_DSN and that the server is up.")
+        fail(NO_POSTGRES)
     except OSError as error:
         if (sentence := explain_bind(error)) is None:
             raise

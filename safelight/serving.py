@@ -15,7 +15,7 @@ import uvloop
 
 from safelight import exposition
 from safelight.settings import Settings, SettingsError
-from safelight.starting import explain_bind, give_up, prepare
+from safelight.starting import NO_POSTGRES, explain_bind, give_up, prepare
 from storage.database import DatabaseUnavailable
 
 _NO_MASTER_KEY = (
@@ -26,7 +26,8 @@ _NO_MASTER_KEY = (
 def main(name: str) -> None:
     """Serve as one of SERVING until SIGTERM; all that there is to choose is in the environment.
 
-    Exit code: 0 it was told to stop; 1 its port cannot be had, with the reason in one sentence; 2 wrong settings.
+    Exit code: 0 it was told to stop; 1 its port cannot be had, with the reason in one sentence; 2 wrong settings, or
+    Postgres cannot be used.
     """
     try:
         found = prepare(opens_door=name == "door")
@@ -40,7 +41,8 @@ def main(name: str) -> None:
     try:
         uvloop.run(serve)
     except DatabaseUnavailable:
-        sys.exit("Postgres cannot be used. Check SAFELIGHT_POSTGRES_DSN and that the server is up.")
+        print(NO_POSTGRES, file=sys.stderr)  # noqa: T201 - there is no console here
+        sys.exit(2)
     except OSError as error:
         if (sentence := explain_bind(error)) is None:
             raise

@@ -16,6 +16,8 @@ from safelight import logs
 from safelight.settings import NO_SETTINGS, Settings, SettingsError, load
 from storage import failpoints
 
+NO_POSTGRES = "Postgres cannot be used. Check SAFELIGHT_POSTGRES_DSN and that the server is up."
+
 
 def prepare(environ: Mapping[str, str] = os.environ, *, opens_door: bool = False) -> Settings:
     """The settings; the log is set up by them. `opens_door`: those of the S3 door are needed. Raises SettingsError."""

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,6 @@ def compared(case: Callable[..., None], *, in_turn: bool = False) -> Callable[..
     test.__qualname__ = case.__qualname__
     test.__signature__ = inspect.Signature([own, *parameters[1:]])  # type: ignore[attr-defined]
     return test
+
+
+compared_in_turn = partial(compared, in_turn=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.conformance.conftest import compared
+from tests.conformance.conftest import compared, compared_in_turn
 from tests.conformance.site import S3
 
 ORIGIN = "http://photos.example"
@@ -24,7 +23,7 @@ def test_location(s3: S3) -> None:
     s3.make_bucket(CreateBucketConfiguration={"LocationConstraint": "nowhere-at-all"}).get_bucket_location()
 
 
-@partial(compared, in_turn=True)  # some of the names are the same on both sites, which are one storage
+@compared_in_turn  # some of the names are the same on both sites, which are one storage
 def test_making_buckets(s3: S3) -> None:
     """Names that are allowed and not, made again, with ACLs, by others; deleted when empty and when not."""
     bucket = s3.make_bucket()

@@ -1,21 +1,21 @@
-"""Browser forms through the door: signed by V4 and by V2, unsigned, and with every kind of broken policy."""
+"""Browser forms through the door: signed by V4 and by V2, unsigned, and with every kind of broken policy.
+
+In turn, because RGW 16 dies of two policies that it reads at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.conformance.conftest import compared
+from tests.conformance.conftest import compared_in_turn
 from tests.conformance.forms import make_policy, post, sign_v2, sign_v4
 from tests.conformance.site import S3, Bucket
 
 PLAIN = [("key", "foo.txt"), ("acl", "private"), ("Content-Type", "text/plain")]
 SIGNERS: dict[str, Callable[..., list[tuple[str, str]]]] = {"v4": sign_v4, "v2": sign_v2}
-# RGW 16 dies of two policies that it reads at once.
-compared_in_turn = partial(compared, in_turn=True)
 by_each_version = pytest.mark.parametrize("version", list(SIGNERS))
 
 

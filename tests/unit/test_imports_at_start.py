@@ -13,9 +13,7 @@ LARGE = {"aioboto3", "boto3", "botocore", "taskiq", "redis", "marshmallow", "api
 
 def test_neither_the_command_line_nor_the_s3_door_loads_what_others_need() -> None:
     """No queue, no S3 library, no schemas, no imaging: each costs a process of the door megabytes for nothing."""
-    statement = "import sys, safelight.cli, gateway.door.app; print(*{name.partition('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True, check=True).stdout
-    assert LARGE & set(loaded.split()) == set()
+    assert LARGE & loaded_by("safelight.cli", "gateway.door.app") == set()
 
 
 @pytest.mark.parametrize(
@@ -24,15 +22,15 @@ def test_neither_the_command_line_nor_the_s3_door_loads_what_others_need() -> No
 )
 def test_what_serves_loads_nothing_of_the_command_line(module: str, unwanted: set[str]) -> None:
     """What reads options would take time at each start, and stay in memory while it serves."""
-    statement = f"import sys, safelight.__main__, safelight.serving, {module}"
-    loaded = subprocess.run(
-        [sys.executable, "-c", f"{statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert unwanted & set(loaded.split()) == set()
+    assert unwanted & loaded_by("safelight.__main__", "safelight.serving", module) == set()
 
 
 def test_what_serves_is_known_by_the_same_names_twice() -> None:
     assert set(__main__.SERVING) == set(serving.SERVING)
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """The packages that a fresh interpreter has loaded after these imports."""
+    statement = f"import sys, {', '.join(modules)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
