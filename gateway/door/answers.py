@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 from xml.sax.saxutils import escape
 
 import structlog
@@ -10,6 +11,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.door.backend import Answer, BackendUnavailable
+from gateway.door.splicing import Taker
 from gateway.s3.errors import S3Error
 from gateway.s3.request import Header, RawRequest
 from gateway.s3.xml import render_error
@@ -58,8 +60,8 @@ async def relay(request: web.BaseRequest, answer: Answer, response: web.StreamRe
         response.enable_chunked_encoding()
     await response.prepare(request)
     try:
-        if has_body and length and request.transport is not None and not request.secure:
-            await answer.pour(request.transport, request.writer.drain)
+        if has_body and length and not request.secure:
+            await answer.pour(cast("Taker", request.protocol))
             request.writer.output_size += length
         async for piece in answer.pieces():
             await response.write(piece)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -19,7 +18,8 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from gateway.door.connection import Connection, ConnectionBroken, Drain
+from gateway.door.connection import Connection, ConnectionBroken
+from gateway.door.splicing import Splicer, Taker
 from gateway.s3.request import Header, RawRequest
 from gateway.s3.scope import Signer
 from gateway.s3.signing import sign_request
@@ -33,7 +33,6 @@ UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 
 _KEPT_CONNECTIONS = 64
 _KEPT_SECONDS = 15.0  # storages close idle connections after a minute or so
-_LINE = re.compile(rb"[^\r\n\x00]*")
 
 Body = bytes | AsyncIterator[bytes]
 
@@ -61,8 +60,9 @@ class Outgoing:
 class Answer:
     """What the storage answered; its body has to be read inside of the exchange."""
 
-    def __init__(self, connection: Connection, silence_seconds: float) -> None:
+    def __init__(self, connection: Connection, splicer: Splicer, silence_seconds: float) -> None:
         self._connection = connection
+        self._splicer = splicer
         self._silence_seconds = silence_seconds
         self.status = connection.status
         self.headers = tuple(connection.headers)
@@ -83,11 +83,11 @@ class Answer:
         except (ConnectionBroken, TimeoutError) as error:
             raise BackendUnavailable(repr(error)) from error
 
-    async def pour(self, target: asyncio.WriteTransport, drain: Drain) -> None:
-        """The body, as it comes, straight to that transport. Raises BackendUnavailable where it breaks off, OSError
-        where the target does."""
+    async def pour(self, taker: Taker) -> None:
+        """The body, as it comes, straight to that client. Raises BackendUnavailable where it breaks off, OSError where
+        the client does."""
         try:
-            await self._connection.pour(target, drain, self._silence_seconds)
+            await self._connection.pour(taker, self._splicer, self._silence_seconds)
         except (ConnectionBroken, TimeoutError) as error:
             raise BackendUnavailable(repr(error)) from error
 
@@ -112,6 +112,7 @@ class Backend:
         self._tls = ssl.create_default_context() if self._is_tls else None
         self._settings = settings
         self._kept: list[Connection] = []
+        self._splicer = Splicer(is_plain=not self._is_tls)
         self.base_url = f"{url.scheme}://{url.netloc}"
         self.host = url.netloc
         self.signer = Signer(
@@ -125,6 +126,7 @@ class Backend:
         self._watching.cancel()
         while self._kept:
             self._kept.pop().abort()
+        self._splicer.close()
 
     @contextlib.asynccontextmanager
     async def send(self, outgoing: Outgoing, signer: Signer | None) -> AsyncIterator[Answer]:
@@ -133,7 +135,7 @@ class Backend:
         head = self._head(outgoing, signer)
         connection, is_whole = await self._exchange(outgoing, head)
         try:
-            yield Answer(connection, self._settings.s3_read_timeout_seconds)
+            yield Answer(connection, self._splicer, self._settings.s3_read_timeout_seconds)
         finally:
             if is_whole and connection.is_complete and connection.keeps_alive and connection.is_open:
                 self._keep(connection)
@@ -261,9 +263,10 @@ class Backend:
         target = outgoing.path + (b"?" + outgoing.query if outgoing.query else b"")
         lines = [b"%s %s HTTP/1.1" % (outgoing.method.encode("ascii"), target)]
         lines += [b"%s: %s" % header for header in headers]
-        if not all(_LINE.fullmatch(line) for line in lines):
+        head = b"\r\n".join([*lines, b"", b""])
+        if head.count(b"\r") + head.count(b"\n") != 2 * (len(lines) + 1) or b"\0" in head:
             raise ValueError("a line break in a request")
-        return b"\r\n".join([*lines, b"", b""])
+        return head
 
     def _unavailable(self, error: Exception) -> BackendUnavailable:
         if self.down_since is None:

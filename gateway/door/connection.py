@@ -11,23 +11,23 @@ import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import cast
 
 import httptools
 
+from gateway.door.splicing import SourceBroken, Splicer, Taker
 from gateway.s3.request import Header
 
 _HIGH_BYTES = 256 << 10  # more than this in hand: the storage has to wait
 _LOW_BYTES = 64 << 10
 _WRITE_HIGH_BYTES = 128 << 10
 _TARGET_BYTES = 64 << 10  # more than this unsent: the transport says that it is full
+_SPLICED_BYTES = 512 << 10  # less than this is copied: the kernel's help costs some calls of its own
 _RESET = struct.pack("ii", 1, 0)  # linger for no time
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 _ACKED_AT = 120  # of tcpi_bytes_acked in the kernel's struct
-
-Drain = Callable[[], Awaitable[None]]  # ends when a transport has room again
 
 
 class ConnectionBroken(Exception):
@@ -143,14 +143,18 @@ class Connection(asyncio.Protocol):
                 return
             if self._lost is not None:
                 raise self._broken()
+            self._resume()
             async with asyncio.timeout(silence_seconds):
                 await self._wait()
 
-    async def pour(self, target: asyncio.WriteTransport, drain: Drain, silence_seconds: float) -> None:
-        """The body, as it comes, straight to that transport, which speaks no TLS: nobody is woken for a piece, unless
-        the target is full. Raises ConnectionBroken, TimeoutError where the storage falls silent, OSError where the
-        target ends."""
-        self._target = target
+    async def pour(self, taker: Taker, splicer: Splicer, silence_seconds: float) -> None:
+        """The body, as it comes, straight to that client, which speaks no TLS: nobody is woken for a piece, unless the
+        client is slow. What is long passes inside of the kernel where that can be. Raises ConnectionBroken,
+        TimeoutError where the storage falls silent, OSError where the client ends."""
+        if taker.transport is None:
+            raise ConnectionResetError("closed by the client")
+        target = self._target = taker.transport
+        may_splice = splicer.is_possible
         try:
             while True:
                 while self._pieces and not self._is_choked():
@@ -158,17 +162,25 @@ class Connection(asyncio.Protocol):
                     self._held_bytes -= len(piece)
                     target.write(piece)
                 if self._is_choked():
-                    await drain()
+                    await taker.drain()
                     await asyncio.sleep(0)
                     if target.is_closing():
                         raise ConnectionResetError("closed by the client")
                     continue
-                self._resume()
                 if self.is_complete:
-                    return
+                    break
+                if may_splice and self._is_long:
+                    may_splice = False
+                    self._pause()
+                    await asyncio.sleep(0)  # what was written last is sent at the end of the loop's turn
+                    if not self._pieces and not target.get_write_buffer_size():
+                        await self._splice(taker, splicer, silence_seconds)
+                    continue
+                self._resume()
                 if self._lost is not None:
                     raise self._broken()
                 await self._wait_for_news(silence_seconds)
+            self._resume()
         finally:
             self._target = None
 
@@ -221,6 +233,8 @@ class Connection(asyncio.Protocol):
             return
         if self.has_head and not self.is_complete:
             self._acknowledge()
+            if self._is_long:  # it is not read on before it is known where to
+                self._pause()
 
     def _acknowledge(self) -> None:
         """At once: a storage whose TCP gathers small pieces (Ceph RGW by default) waits for it with the body, 40 ms."""
@@ -276,8 +290,24 @@ class Connection(asyncio.Protocol):
         else:
             self._pieces.append(piece)
             self._held_bytes += len(piece)
-        if (self._held_bytes > _HIGH_BYTES or self._is_choked()) and not self._is_paused:
+        if self._held_bytes > _HIGH_BYTES or self._is_choked():
             self._pause()
+
+    @property
+    def _is_long(self) -> bool:
+        return self._missing is not None and self._missing >= _SPLICED_BYTES
+
+    async def _splice(self, taker: Taker, splicer: Splicer, silence_seconds: float) -> None:
+        """What is missing of the body, inside of the kernel; nothing where that cannot be. Reading is paused, and all
+        that was read is sent."""
+        if self._transport is None or self._missing is None or not self.is_open:
+            return
+        try:
+            self._missing -= await splicer.move(self._transport, taker, self._missing, silence_seconds)
+        except SourceBroken as error:
+            self._lost = error
+            raise self._broken() from error
+        self.is_complete = not self._missing
 
     def _is_choked(self) -> bool:
         """Whether the target has to be waited for."""
@@ -285,7 +315,7 @@ class Connection(asyncio.Protocol):
         return target is not None and (target.get_write_buffer_size() > _TARGET_BYTES or target.is_closing())
 
     def _pause(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if not self._is_paused and self._transport is not None and not self._transport.is_closing():
             self._is_paused = True
             self._transport.pause_reading()
 

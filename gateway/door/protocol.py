@@ -38,13 +38,25 @@ class _Protocol(RequestHandler):
         self._stall_seconds = stall_seconds
         self._next_look: asyncio.TimerHandle
 
+    async def drain(self) -> None:
+        """Until the client has taken enough of what was written."""
+        if self.transport is not None and self._paused:
+            await self._drain_helper()
+
+    def expect(self) -> None:
+        """From now on the client has to take something, until `relax`."""
+        self._look_later()
+
+    def relax(self) -> None:
+        self._next_look.cancel()
+
     async def _drain_helper(self) -> None:
         """What every writer waits in, with TLS or without, while the client has much to take."""
-        self._look_later()
+        self.expect()
         try:
             await super()._drain_helper()
         finally:
-            self._next_look.cancel()
+            self.relax()
 
     def _look_later(self) -> None:
         taken = read_taken_bytes(self.transport) if self.transport is not None else None
