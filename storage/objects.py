@@ -202,9 +202,11 @@ async def list_current(
 async def mark_deleted(
     conn: Connection, bucket: str, key: str, *, only_id: uuid.UUID | None = None, from_quarantine: bool = False
 ) -> uuid.UUID | None:
-    """The photo under this key is gone. Its jobs end, its artifacts become garbage. Must run in a transaction. Returns
-    its id, None where no photo was there, or not the generation `only_id`: then nothing is done. Neither is it for a
-    photo that lies in quarantine, unless it was deleted there (`from_quarantine`): that its key is empty is no news."""
+    """The photo under this key is gone. Its artifacts become garbage, its jobs end. One that has run already, in vain,
+    may have put previews that nobody has recorded: it is ready once more, finds its photo gone and names them. Must run
+    in a transaction. Returns the photo's id, None where none was there, or not the generation `only_id`: then nothing
+    is done. Neither is it for a photo that lies in quarantine, unless it was deleted there (`from_quarantine`): that
+    its key is empty is no news."""
     await lock_key(conn, bucket, key)
     object_id: uuid.UUID | None = await conn.fetchval(
         f"""
@@ -222,7 +224,10 @@ async def mark_deleted(
         return None
     await conn.execute(
         """
-        update job set state = 'discarded', finished_at = now()
+        update job set state = case when token = 0 then 'discarded' else 'ready' end,
+                       finished_at = case when token = 0 then now() end,
+                       run_at = case when token = 0 then run_at else now() end,
+                       dispatched_at = null, attempt = 0, crashes = 0, expiries = 0
         where object_id = $1 and state in ('ready', 'dead')
         """,
         object_id,
@@ -239,7 +244,7 @@ async def mark_deleted(
         key,
     )
     await events.tell(conn, "photo.deleted", object_id)
-    await conn.execute("select pg_notify($1, $2)", PHOTO_CHANNEL, str(object_id))
+    await conn.execute("select pg_notify($1, ''), pg_notify($2, $3)", JOB_CHANNEL, PHOTO_CHANNEL, str(object_id))
     return object_id
 
 

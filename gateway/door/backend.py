@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 
+_REDIRECTS = frozenset({301, 302, 307, 308})
 _KEPT_CONNECTIONS = 64
 _KEPT_SECONDS = 15.0  # storages close idle connections after a minute or so
 
@@ -135,6 +136,13 @@ class Backend:
         head = self._head(outgoing, signer)
         connection, is_whole = await self._exchange(outgoing, head)
         try:
+            if connection.status in _REDIRECTS:
+                log.error(
+                    "storage.redirects",
+                    message="The storage redirects. Set SAFELIGHT_S3_ENDPOINT and SAFELIGHT_S3_REGION to the bucket's.",
+                    status=connection.status,
+                )
+                raise BackendUnavailable("the storage answers from elsewhere")
             yield Answer(connection, self._splicer, self._settings.s3_read_timeout_seconds)
         finally:
             if is_whole and connection.is_complete and connection.keeps_alive and connection.is_open:

@@ -386,18 +386,11 @@ class Door:
 
     # Its tools
 
-    @contextlib.asynccontextmanager
-    async def _send(self, visit: Visit, outgoing: Outgoing, *, is_signed: bool = True) -> AsyncIterator[Answer]:
+    def _send(
+        self, visit: Visit, outgoing: Outgoing, *, is_signed: bool = True
+    ) -> contextlib.AbstractAsyncContextManager[Answer]:
         """`is_signed` False: the body carries its own signature."""
-        async with self._backend.send(outgoing, visit.signer if is_signed else None) as answer:
-            if answer.status in (301, 302, 307, 308):
-                log.error(
-                    "storage.redirects",
-                    message="The storage redirects. Set SAFELIGHT_S3_ENDPOINT and SAFELIGHT_S3_REGION to the bucket's.",
-                    status=answer.status,
-                )
-                raise S3Error("ServiceUnavailable", "The storage answers from elsewhere.")
-            yield answer
+        return self._backend.send(outgoing, visit.signer if is_signed else None)
 
     def _arrivals(self, visit: Visit) -> bodies.Arrivals:
         return bodies.Arrivals(visit.request, self._settings)

@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Protocol
 
 _PIPE_BYTES = 1 << 20  # what the kernel allows without privileges, for sixteen pipes or so; later ones are smaller
@@ -22,7 +22,7 @@ _LOOK_SECONDS = 1.0
 _CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM})
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if sys.platform == "linux" else 0
 
-Pipe = tuple[int, int]  # outlet, inlet
+Pair = tuple[int, int]  # of descriptors
 
 
 class SourceBroken(Exception):
@@ -47,7 +47,7 @@ class Splicer:
     def __init__(self, *, is_plain: bool) -> None:
         """`is_plain`: sources speak no TLS."""
         self.is_possible = is_plain and sys.platform == "linux"
-        self._kept: list[Pipe] = []
+        self._kept: list[Pair] = []
         self._in_use = 0
 
     def close(self) -> None:
@@ -61,46 +61,33 @@ class Splicer:
         assert taker.transport is not None
         if self._in_use >= _TRANSFERS:
             return 0
-        with contextlib.ExitStack() as stack:
-            try:
-                pipe = stack.enter_context(self._pipe())
-                from_fd = stack.enter_context(_duplicate(source))
-                to_fd = stack.enter_context(_duplicate(taker.transport))
-            except OSError:  # no descriptors left
-                return 0
-            transfer = _Transfer(
-                source=from_fd, target=to_fd, pipe=pipe, taker=taker, length=length, silence_seconds=silence_seconds
-            )
-            moved = await transfer.run()
-        self.is_possible = moved == length
-        return moved
-
-    @contextlib.contextmanager
-    def _pipe(self) -> Iterator[Pipe]:
-        """One that is empty; kept for the next transfer, unless this one leaves something in it."""
-        pipe = self._kept.pop() if self._kept else _open()
-        self._in_use += 1
-        is_empty = False
         try:
-            yield pipe
-            is_empty = True
+            pipe = self._kept.pop() if self._kept else _open()
+            ends = _duplicate(source, taker.transport, pipe)
+        except OSError:  # no descriptors left
+            return 0
+        self._in_use += 1
+        moved: int | None = None
+        try:
+            moved = await _Transfer(ends, pipe, taker, length, silence_seconds).run()
         finally:
             self._in_use -= 1
-            if is_empty and len(self._kept) < _KEPT_PIPES:
+            _close(ends)
+            if moved is not None and len(self._kept) < _KEPT_PIPES:
                 self._kept.append(pipe)
-            else:
+            else:  # something may be in it
                 _close(pipe)
+        self.is_possible = moved == length
+        return moved
 
 
 class _Transfer:
     """One of them. It waits for the source while the pipe is empty, else for the taker."""
 
-    def __init__(
-        self, *, source: int, target: int, pipe: Pipe, taker: Taker, length: int, silence_seconds: float
-    ) -> None:
+    def __init__(self, ends: Pair, pipe: Pair, taker: Taker, length: int, silence_seconds: float) -> None:
+        """`ends`: of the source, of the target; `pipe`: its outlet, its inlet."""
         self._loop = asyncio.get_running_loop()
-        self._source = source
-        self._target = target
+        self._source, self._target = ends
         self._outlet, self._inlet = pipe
         self._taker = taker
         self._length = length
@@ -114,9 +101,11 @@ class _Transfer:
 
     async def run(self) -> int:
         """As Splicer.move."""
-        self._loop.add_reader(self._source, self._go_on)
         self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
         try:
+            self._go_on()  # mostly there is something already
+            if not (self._ended.done() or self._waits_for_taker):
+                self._loop.add_reader(self._source, self._go_on)
             return await self._ended
         finally:
             self._ended.cancel()
@@ -196,22 +185,25 @@ class _Transfer:
             self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
 
 
-def _open() -> Pipe:
+def _open() -> Pair:
     pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     with contextlib.suppress(OSError):  # others have many pipes open: then it is small
         fcntl.fcntl(pipe[0], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return pipe
 
 
-def _close(pipe: Pipe) -> None:
-    for end in pipe:
-        os.close(end)
-
-
-@contextlib.contextmanager
-def _duplicate(transport: asyncio.Transport) -> Iterator[int]:
-    fd = os.dup(transport.get_extra_info("socket").fileno())
+def _duplicate(source: asyncio.Transport, target: asyncio.Transport, pipe: Pair) -> Pair:
+    """Both sockets. Raises OSError, and the pipe is closed."""
+    opened = list(pipe)
     try:
-        yield fd
-    finally:
-        os.close(fd)
+        opened.append(os.dup(source.get_extra_info("socket").fileno()))
+        opened.append(os.dup(target.get_extra_info("socket").fileno()))
+    except OSError:
+        _close(opened)
+        raise
+    return opened[2], opened[3]
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

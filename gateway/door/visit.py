@@ -19,7 +19,6 @@ from gateway.s3.request import Header, RawRequest
 from gateway.s3.scope import Signer
 from gateway.s3.signing import forwardable
 
-_NOT_SENT_ON = frozenset({b"content-length"})
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 # What a stranger may do is not looked up: it is public, or for the storage to decide.
 _STRANGER = Rights(scopes=frozenset(), reach=Reach(derived_bucket=""))
@@ -102,4 +101,4 @@ class Visit:
         mode = self.verified.payload_mode if self.verified is not None else PayloadMode.UNSIGNED
         if mode.is_chunked:
             headers = strip_framing(headers)
-        return tuple(header for header in headers if header[0].lower() not in _NOT_SENT_ON)
+        return headers

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from gateway.s3.request import Header, QueryPair, RawRequest
@@ -30,6 +31,7 @@ def encode(text: bytes) -> bytes:
     return quote_from_bytes(text, safe="-_.~").encode("ascii")
 
 
+@lru_cache(maxsize=128)
 def recode_path(path: bytes) -> bytes:
     """A raw path decoded once and encoded once. `+` means itself."""
     return quote_from_bytes(unquote_to_bytes(path), safe="/-_.~").encode("ascii") or b"/"
@@ -43,7 +45,7 @@ def canonical_query(pairs: Iterable[QueryPair]) -> bytes:
 
 def canonical_value(values: Iterable[bytes]) -> bytes:
     """A header's values: trimmed, inner whitespace as one space, joined by commas."""
-    return b",".join(b" ".join(value.split()) for value in values)
+    return b",".join([b" ".join(value.split()) for value in values])
 
 
 def canonical_request(*, method: str, path: bytes, query: bytes, lines: Sequence[Header], payload_line: bytes) -> bytes:

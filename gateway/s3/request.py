@@ -53,7 +53,8 @@ class RawRequest:
 
     def header(self, name: bytes) -> bytes | None:
         """The header that may be there once. Raises S3Error InvalidArgument where it is repeated."""
-        return _only(self.values(name), name)
+        values = self.fields.get(name)
+        return _only(values, name) if values else None
 
     def parameter(self, name: bytes) -> bytes | None:
         """The query parameter that may be there once, by its exact name. Raises S3Error InvalidArgument."""
@@ -83,9 +84,8 @@ def read_request(method: str, target: bytes, headers: Iterable[Header]) -> RawRe
 
 def _check_names(headers: Iterable[Header]) -> None:
     """Ceph RGW takes `x_amz_acl` for `x-amz-acl`: it would obey what was neither signed nor looked at here."""
-    for name, _ in headers:
-        lower = name.lower()
-        if b"_" in lower and not lower.startswith(b"x-amz-meta-") and lower.replace(b"_", b"-").startswith(b"x-amz-"):
+    for lower in (name.lower() for name, _ in headers if b"_" in name):
+        if not lower.startswith(b"x-amz-meta-") and lower.replace(b"_", b"-").startswith(b"x-amz-"):
             raise S3Error("InvalidRequest", "Names of x-amz- headers are written with hyphens.")
 
 

@@ -15,7 +15,7 @@ from gateway.s3.scope import Scope, Signer, format_date, sign, signing_key
 # Between two neighbours only (RFC 9110), or made anew for the storage.
 _NOT_FORWARDED = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
-    b"upgrade expect authorization host date x-amz-date x-amz-security-token x-amz-content-sha256 "
+    b"upgrade expect authorization host date content-length x-amz-date x-amz-security-token x-amz-content-sha256 "
     b"accept-encoding".split()
 )
 
@@ -23,12 +23,11 @@ _NOT_FORWARDED = frozenset(
 def forwardable(headers: Iterable[Header]) -> tuple[Header, ...]:
     """The headers of a client that may be sent to the storage, in their order, before they are signed anew. Not those
     that MinIO takes orders by, which need no signature; nor names with a _, which some servers take for a -."""
-    kept = tuple(headers)
-    named = {
-        token.strip().lower() for name, value in kept if name.lower() == b"connection" for token in value.split(b",")
-    }
-    dropped = _NOT_FORWARDED | named
-    return tuple(header for header in kept if _may_travel(header[0].lower(), dropped))
+    kept = [(name.lower(), (name, value)) for name, value in headers]
+    dropped = _NOT_FORWARDED.union(
+        token.strip().lower() for lower, (_, value) in kept if lower == b"connection" for token in value.split(b",")
+    )
+    return tuple(header for lower, header in kept if _may_travel(lower, dropped))
 
 
 def _may_travel(name: bytes, dropped: frozenset[bytes]) -> bool:

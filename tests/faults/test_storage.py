@@ -504,18 +504,24 @@ async def overwrite_before_the_jobs_run(
     return one, await second
 
 
-@pytest.mark.parametrize(("point", "end"), [("artifact.put_before", "goes_on"), ("artifact.put_after", "killed")])
+@pytest.mark.parametrize(
+    ("point", "end"),
+    [("artifact.put_before", "goes_on"), ("artifact.put_after", "killed"), ("artifact.put_after", "killed_before")],
+)
 async def test_row_38_deleted_while_its_job_runs(stack: Stack, open_ledger: OpenLedger, point: str, end: str) -> None:
-    """A photo deleted while a worker is about to put a preview and then does, or has put one and is then killed: in the
-    end no preview is left in S3, and no row waits."""
+    """A photo deleted while a worker is about to put a preview and then does, or has put one and is then killed, or was
+    killed and its job waits for another worker: in the end no preview is left in S3, and no row waits."""
     await stack.start(gateways=1, workers=0, reconcile_interval_seconds="0")  # which would clean up, but later
     late = await stack.start_worker(failpoint=f"{point}:stop:1", worker_slots="1")
     ledger = open_ledger()
     accepted = await ledger.put()
     assert accepted is not None
     await until_true(lambda: late.hits(point) == 1, "the worker stops in the midst", seconds=10)
+    if end == "killed_before":
+        late.kill()
+        await until(lambda: waits(stack), "the job waits for another worker", seconds=15)
     await delete(ledger, accepted)
-    if end == "killed":
+    if end != "goes_on":
         late.kill()
         late.restart()
         await late.ready()
@@ -529,6 +535,10 @@ async def test_row_38_deleted_while_its_job_runs(stack: Stack, open_ledger: Open
 
     await until(nothing_left, "no preview is left", seconds=25)
     assert await list_bucket(stack, stack.bucket) == {}
+
+
+async def waits(stack: Stack) -> bool:
+    return bool(await stack.value("select state = 'ready' and token > 0 from job where processor = 'preview'"))
 
 
 async def delete(ledger: Ledger, accepted: Accepted) -> None:

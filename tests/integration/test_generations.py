@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
@@ -153,6 +154,33 @@ async def test_a_rejection_or_burial_of_an_old_generation_says_nothing_of_the_cu
         row = await job(database, ids["preview"])
         assert (row["state"], row["outcome"]) == ("done", "superseded")
         assert [(await photo(database, item))["status"] for item in (old, new)] == ["ready", "processing"]
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        partial(jobs.postpone, after_seconds=3600, outcome="retry", error=ERROR),
+        partial(jobs.bury, outcome="dead", error=ERROR),
+    ],
+    ids=["waits", "dead"],
+)
+async def test_a_job_that_ran_in_vain_names_what_it_put_once_its_photo_is_deleted(
+    database: Database, ending: Callable[..., Awaitable[None]]
+) -> None:
+    """Nobody has recorded its previews: it is due at once, finds its photo gone, and they become garbage."""
+    _, ids = await add_photo(database, processors=("preview",))
+    claim = await take(database, ids["preview"])
+    await in_transaction(database, partial(ending, claim=claim))
+    await delete(database)
+    row = await job(database, ids["preview"])
+    assert (row["state"], row["attempt"], row["finished_at"]) == ("ready", 0, None)
+    claim = await take(database, ids["preview"])
+    assert (claim.current, claim.runs) == (False, 2)
+    left = Garbage(bucket="derived", key="photos/a.jpg/thumb.webp")
+    await in_transaction(database, partial(jobs.supersede, claim=claim, leftovers=[left]))
+    row = await job(database, ids["preview"])
+    assert (row["state"], row["outcome"]) == ("done", "superseded")
+    assert await in_transaction(database, garbage.pick) == [left]
 
 
 async def test_a_deleted_photos_artifacts_become_garbage(database: Database) -> None:
