@@ -130,7 +130,7 @@ async def supersede(conn: Connection, claim: Claim, *, leftovers: Iterable[Garba
 async def reject(conn: Connection, claim: Claim, *, code: str, detail: str) -> None:
     """The bytes can never be processed: the job is done, the photo rejected. Must run in a transaction."""
     if not await _lock_current(conn, claim):
-        await _supersede(conn, claim, ())
+        await _pass_by(conn, claim)
         return
     await _end(conn, claim, outcome="rejected", error_code=code, error={"code": code, "detail": detail})
     await objects.settle(conn, claim.object_id)
@@ -179,7 +179,7 @@ async def bury(conn: Connection, claim: Claim, *, outcome: str, error: Mapping[s
     """Give up: the job is a dead letter, with its error. `outcome`: 'dead', or 'crashed' where a child died over
     it. Must run in a transaction. Raises Fenced."""
     if not await _lock_current(conn, claim):
-        await _supersede(conn, claim, ())
+        await _pass_by(conn, claim)
         return
     done = await conn.fetchval(
         """
@@ -347,6 +347,15 @@ async def _end_attempt(conn: Connection, claim: Claim, *, outcome: str, error: M
         error["code"] if error else None,
         dict(error) if error else None,
     )
+
+
+async def _pass_by(conn: Connection, claim: Claim) -> None:
+    """A verdict on bytes that are no longer current says nothing. Where earlier runs may have put something, the job is
+    ready at once: its next run ends as superseded, and names that. Raises Fenced."""
+    if claim.runs == 1:
+        await _supersede(conn, claim, ())
+    else:
+        await postpone(conn, claim, after_seconds=0, outcome="released")
 
 
 async def _supersede(conn: Connection, claim: Claim, artifacts: Sequence[StoredArtifact | Garbage]) -> None:

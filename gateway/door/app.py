@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 _READ_BYTES = 64 << 10
 _RESTART_SECONDS = 1.0
 _LOOK_SECONDS = 1.0  # so often a child looks whether its parent is there
+_TRY_SECONDS = 0.05
 CHILD_OF = "SAFELIGHT_DOOR_CHILD"  # the parent's pid
 
 
@@ -131,13 +132,24 @@ async def serve_many(
             {"SAFELIGHT_METRICS_PORT": str(metrics_port + number)} if metrics_port else {}
             for number in range(settings.s3_processes)
         ]
-        keepers = [asyncio.create_task(_keep(environment | own, grace_seconds)) for own in metrics]
+        tasks = [asyncio.create_task(_keep(environment | own, grace_seconds)) for own in metrics]
         if ports_file:
-            write_ports(Path(ports_file), s3_url=_url(settings, port))
+            tasks.append(asyncio.create_task(_tell(Path(ports_file), settings, port)))
         await stop.wait()
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.wait(keepers)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _tell(ports_file: Path, settings: GatewaySettings, port: int) -> None:
+    """Write the address as soon as one of the children answers at it."""
+    while True:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection(settings.s3_host, port)
+            writer.close()
+            break
+        await asyncio.sleep(_TRY_SECONDS)
+    write_ports(ports_file, s3_url=_url(settings, port))
 
 
 @contextlib.asynccontextmanager

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import sys
 from collections.abc import Iterable
 from typing import Protocol
 
-_PIPE_BYTES = 1 << 20  # what the kernel allows without privileges, for sixteen pipes or so; later ones are smaller
+_PIPE_BYTES = 1 << 20  # the most that the kernel allows without privileges
 _TRANSFERS = 32  # at a time; what is beyond is copied
 _KEPT_PIPES = 8
 _LOOK_SECONDS = 1.0
-_CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM})
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if sys.platform == "linux" else 0
 
 Pair = tuple[int, int]  # of descriptors
@@ -70,6 +68,10 @@ class Splicer:
         moved: int | None = None
         try:
             moved = await _Transfer(ends, pipe, taker, length, silence_seconds).run()
+        except OSError as error:
+            if not isinstance(error, (ConnectionError, TimeoutError)):
+                self.is_possible = False  # strange, and not to be met again
+            raise
         finally:
             self._in_use -= 1
             _close(ends)
@@ -134,10 +136,10 @@ class _Transfer:
         except BlockingIOError:
             return False
         except OSError as error:
-            if error.errno in _CANNOT and self._left == self._length:
-                self._ended.set_result(0)
-                return False
-            raise SourceBroken(repr(error)) from error
+            if self._left < self._length or isinstance(error, (ConnectionError, TimeoutError)):
+                raise SourceBroken(repr(error)) from error
+            self._ended.set_result(0)  # no splice here
+            return False
         if not taken:
             raise SourceBroken("the end came too early")
         self._left -= taken
@@ -147,8 +149,12 @@ class _Transfer:
 
     def _give(self) -> bool:
         """What the pipe holds to the taker. False: it does not take all of it at the moment. Raises OSError."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             self._held -= os.splice(self._outlet, self._target, self._held, flags=_FLAGS)
+        except BlockingIOError:
+            pass
+        except TimeoutError as error:  # the kernel's word for a client that it has not heard of for long
+            raise ConnectionResetError(repr(error)) from error
         if self._held:
             self._wait_for_taker()
         else:

@@ -157,6 +157,26 @@ async def test_a_rejection_or_burial_of_an_old_generation_says_nothing_of_the_cu
 
 
 @pytest.mark.parametrize(
+    "verdict",
+    [partial(jobs.reject, code="malformed", detail="x"), partial(jobs.bury, outcome="dead", error=ERROR)],
+    ids=["rejected", "dead"],
+)
+async def test_a_verdict_after_the_deletion_leaves_no_preview_of_an_earlier_run(
+    database: Database, verdict: Callable[..., Awaitable[None]]
+) -> None:
+    """A second run finds the original gone: the job is due at once, so that what the first one put is named."""
+    _, ids = await add_photo(database, processors=("preview",))
+    claim = await take(database, ids["preview"])
+    await in_transaction(database, partial(jobs.postpone, claim=claim, after_seconds=0, outcome="crashed"))
+    claim = await take(database, ids["preview"])
+    await delete(database)
+    await in_transaction(database, partial(verdict, claim=claim))
+    assert (await job(database, ids["preview"]))["state"] == "ready"
+    claim = await take(database, ids["preview"])
+    assert (claim.current, claim.runs) == (False, 3)
+
+
+@pytest.mark.parametrize(
     "ending",
     [
         partial(jobs.postpone, after_seconds=3600, outcome="retry", error=ERROR),

@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import aiohttp
 import asyncpg
@@ -248,12 +249,20 @@ def choose_neighbours() -> int:
             return port
 
 
-async def test_each_process_of_the_door_shows_its_own_numbers(stage: Stage) -> None:
-    """Two processes of the S3 door on one port show their metrics on two, and a request counts at one of them. Where
-    their parent is killed they stop by themselves, and leave the port to the next one."""
+async def test_each_process_of_the_door_shows_its_own_numbers(stage: Stage, tmp_path: Path) -> None:
+    """Two processes of the S3 door on one port, told once one of them listens, show their metrics on two, and a request
+    counts at one of them. Where their parent is killed they stop by themselves, and leave the port to the next one."""
     first, s3_port = choose_neighbours(), choose_port()
     more = {"s3_processes": "2", "s3_port": str(s3_port), "master_key": sealing.generate()}
-    parent = stage.start("door", metrics_port=str(first), **more)
+    ports = tmp_path / "ports.json"
+    parent = stage.start("door", metrics_port=str(first), ports_file=str(ports), **more)
+
+    async def is_told() -> bool:
+        return ports.exists()
+
+    await until(is_told, seconds=20, what="the address is told")
+    _, writer = await asyncio.open_connection("127.0.0.1", s3_port)
+    writer.close()
     for port in (first, first + 1):
         await has(port, lambda numbers: "safelight_door_requests_limit" in numbers, f"port {port} shows metrics")
     async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{s3_port}/photos/a.jpg") as answer:

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import random
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -199,6 +200,24 @@ async def test_a_client_that_ends(open_way: Any, ends: str) -> None:
     with pytest.raises(ConnectionError):
         await move
     assert not way.client.expected.is_set()
+    splicer.close()
+
+
+async def test_a_kernel_that_cannot_give(open_way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken already is lost with this answer, which fails; the next ones are copied."""
+    splice = os.splice
+
+    def take_only(source: int, target: int, count: int, **more: Any) -> int:
+        if stat.S_ISFIFO(os.fstat(source).st_mode):
+            raise OSError(errno.EINVAL, "not here")
+        return splice(source, target, count, **more)
+
+    splicer = Splicer(is_plain=True)
+    way = await open_way(send_all)
+    monkeypatch.setattr(splicing.os, "splice", take_only)
+    with pytest.raises(OSError, match="not here"):
+        await splicer.move(way.source, way.client, SIZE_BYTES, SILENCE_SECONDS)
+    assert not splicer.is_possible
     splicer.close()
 
 
