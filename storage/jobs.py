@@ -128,7 +128,8 @@ async def supersede(conn: Connection, claim: Claim, *, leftovers: Iterable[Garba
 
 
 async def reject(conn: Connection, claim: Claim, *, code: str, detail: str) -> None:
-    """The bytes can never be processed: the job is done, the photo rejected. Must run in a transaction."""
+    """The bytes can never be processed: the job is done, the photo rejected. Must run in a transaction. Raises
+    Fenced."""
     if not await _lock_current(conn, claim):
         await _pass_by(conn, claim)
         return

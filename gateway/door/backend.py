@@ -39,7 +39,7 @@ Body = bytes | AsyncIterator[bytes]
 
 
 class BackendUnavailable(Exception):
-    """The storage is down, out of reach, silent, or broke the connection."""
+    """The storage is down, out of reach, silent, broke the connection, or sends us elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
