@@ -171,7 +171,6 @@ class Connection(asyncio.Protocol):
                     break
                 if may_splice and self._is_long:
                     may_splice = False
-                    self._pause()
                     await asyncio.sleep(0)  # what was written last is sent at the end of the loop's turn
                     if not self._pieces and not target.get_write_buffer_size():
                         await self._splice(taker, splicer, silence_seconds)
@@ -298,8 +297,8 @@ class Connection(asyncio.Protocol):
         return self._missing is not None and self._missing >= _SPLICED_BYTES
 
     async def _splice(self, taker: Taker, splicer: Splicer, silence_seconds: float) -> None:
-        """What is missing of the body, inside of the kernel; nothing where that cannot be. Reading is paused, and all
-        that was read is sent."""
+        """What is missing of the body, inside of the kernel; nothing where that cannot be. All that was read is sent,
+        and reading is paused since the head."""
         if self._transport is None or self._missing is None or not self.is_open:
             return
         try:

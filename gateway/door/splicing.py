@@ -59,15 +59,18 @@ class Splicer:
         assert taker.transport is not None
         if self._in_use >= _TRANSFERS:
             return 0
+        ends: list[int] = []
         try:
+            ends.append(os.dup(source.get_extra_info("socket").fileno()))
+            ends.append(os.dup(taker.transport.get_extra_info("socket").fileno()))
             pipe = self._kept.pop() if self._kept else _open()
-            ends = _duplicate(source, taker.transport, pipe)
         except OSError:  # no descriptors left
+            _close(ends)
             return 0
         self._in_use += 1
         moved: int | None = None
         try:
-            moved = await _Transfer(ends, pipe, taker, length, silence_seconds).run()
+            moved = await _Transfer((ends[0], ends[1]), pipe, taker, length, silence_seconds).run()
         except OSError as error:
             if not isinstance(error, (ConnectionError, TimeoutError)):
                 self.is_possible = False  # strange, and not to be met again
@@ -79,7 +82,8 @@ class Splicer:
                 self._kept.append(pipe)
             else:  # something may be in it
                 _close(pipe)
-        self.is_possible = moved == length
+        if not moved:
+            self.is_possible = False
         return moved
 
 
@@ -196,18 +200,6 @@ def _open() -> Pair:
     with contextlib.suppress(OSError):  # others have many pipes open: then it is small
         fcntl.fcntl(pipe[0], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return pipe
-
-
-def _duplicate(source: asyncio.Transport, target: asyncio.Transport, pipe: Pair) -> Pair:
-    """Both sockets. Raises OSError, and the pipe is closed."""
-    opened = list(pipe)
-    try:
-        opened.append(os.dup(source.get_extra_info("socket").fileno()))
-        opened.append(os.dup(target.get_extra_info("socket").fileno()))
-    except OSError:
-        _close(opened)
-        raise
-    return opened[2], opened[3]
 
 
 def _close(descriptors: Iterable[int]) -> None:

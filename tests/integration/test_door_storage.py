@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -36,9 +37,7 @@ async def site(
     database: Database, blobs: Blobs, postgres_dsn: str, s3_backend: S3Backend, bucket_prefix: str, proxy: Proxy
 ) -> AsyncIterator[Site]:
     """A door that reaches its storage through the proxy, with a long object in it."""
-    behind = S3Backend(
-        endpoint=f"http://127.0.0.1:{proxy.port}", access_key=s3_backend.access_key, secret_key=s3_backend.secret_key
-    )
+    behind = replace(s3_backend, endpoint=f"http://127.0.0.1:{proxy.port}")
     async with open_site(database, blobs, postgres_dsn, behind, bucket_prefix) as opened:
         assert (await opened.client.put(f"/{opened.bucket}/{KEY}", BODY)).status == 200
         yield opened
@@ -79,9 +78,7 @@ async def test_a_client_that_leaves(site: Site) -> None:
     """In the midst of its answer, again and again: others get theirs."""
 
     async def leave() -> None:
-        reader, writer = await asyncio.open_connection(
-            *site.client.url.removeprefix("http://").split(":"), limit=1 << 16
-        )
+        reader, writer = await asyncio.open_connection(*site.client.url.removeprefix("http://").split(":"))
         writer.write(f"GET /{site.derived}/{site.bucket}/public/long.bin HTTP/1.1\r\nHost: door\r\n\r\n".encode())
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         writer.transport.abort()
