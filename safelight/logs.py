@@ -4,6 +4,7 @@ production."""
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
 from typing import Any, TextIO, cast
@@ -41,8 +42,9 @@ def configure(settings: ProcessSettings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     as_json = settings.log_format == "json"
+    encode = json.JSONEncoder(default=repr).encode  # made once: json.dumps makes one for every line
     renderer: Any = (
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(lambda event, **_: encode(event))
         if as_json
         else structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),

@@ -91,15 +91,12 @@ def own_address(request: web.BaseRequest, raw: RawRequest) -> str:
 
 
 def _relayable(headers: tuple[Header, ...], origin: tuple[str, str]) -> CIMultiDict[str]:
-    kept: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers:
-        lower = name.lower()
-        if lower in _NOT_RELAYED:
-            continue
-        text = _text(value)
-        if lower == b"location" and origin[0] and text.startswith(origin[0]):
-            text = origin[1] + text[len(origin[0]) :]
-        kept.add(name.decode("latin-1"), text)
+    kept = CIMultiDict(
+        [(name.decode("latin-1"), _text(value)) for name, value in headers if name.lower() not in _NOT_RELAYED]
+    )
+    location = kept.get("Location")
+    if location is not None and origin[0] and location.startswith(origin[0]):
+        kept["Location"] = origin[1] + location[len(origin[0]) :]
     return kept
 
 

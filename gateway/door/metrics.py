@@ -5,6 +5,7 @@ Operations are those of the table in gateway.s3.operations, so strangers cannot 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from aiohttp import web
@@ -35,6 +36,9 @@ class DoorMetrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        # Looking these up by their labels each time takes as long as counting.
+        self._requests_of = cache(self._requests.labels)
+        self._seconds_of = cache(self._seconds.labels)
         counted = "Bytes of bodies that came in, and of the storage's answers that went out."
         bytes_ = Counter("safelight_door_bytes", counted, ("direction",), registry=self.registry)
         self._received, self._sent = bytes_.labels("in"), bytes_.labels("out")
@@ -53,7 +57,7 @@ class DoorMetrics:
     ) -> None:
         """Count a request that was answered, or is about to be with an error."""
         operation = visit.asked.operation.name if visit is not None else REFUSED
-        self._requests.labels(operation, str(response.status)).inc()
-        self._seconds.labels(operation).observe(seconds)
+        self._requests_of(operation, response.status).inc()
+        self._seconds_of(operation).observe(seconds)
         self._received.inc(getattr(request.content, "total_bytes", 0))
         self._sent.inc(response.body_length if response.prepared else 0)
