@@ -94,8 +94,8 @@ def _relayable(headers: tuple[Header, ...], origin: tuple[str, str]) -> CIMultiD
     kept = CIMultiDict(
         [(name.decode("latin-1"), _text(value)) for name, value in headers if name.lower() not in _NOT_RELAYED]
     )
-    location = kept.get("Location")
-    if location is not None and origin[0] and location.startswith(origin[0]):
+    location = kept.get("Location", "")
+    if origin[0] and location.startswith(origin[0]):
         kept["Location"] = origin[1] + location[len(origin[0]) :]
     return kept
 
