@@ -73,17 +73,16 @@ def read_length(request: RawRequest, verified: Verified | None) -> int | None:
 
 
 def make_proof(
-    request: RawRequest, verified: Verified | None, length: int | None, *, checks_object: bool = True
+    request: RawRequest, verified: Verified | None, length: int | None, *, checksums_of_body: bool = True
 ) -> Proof:
-    """What the body must be. `checks_object`: the checksum headers speak of this body. Raises S3Error."""
+    """What the body must be. `checksums_of_body`: the checksum headers speak of it. Raises S3Error."""
     mode = verified.payload_mode if verified is not None else None
     checks = read_checks(
         request,
         payload_sha256=verified.payload_sha256 if verified is not None else None,
         has_trailer=mode is not None and mode.has_trailer,
+        of_body=checksums_of_body,
     )
-    if not checks_object:
-        checks = tuple(check for check in checks if not check.header.startswith(b"x-amz-checksum-"))
     if mode is not None and mode.is_chunked:
         assert verified is not None
         assert length is not None

@@ -302,7 +302,7 @@ class Door:
     async def _send_xml(self, visit: Visit) -> web.StreamResponse:
         """Operations whose body is XML: read and proven before the storage hears of it."""
         name = visit.asked.operation.name
-        body = await self._read_xml(visit, checks_object=name != "CompleteMultipartUpload")
+        body = await self._read_xml(visit, checksums_of_body=name != "CompleteMultipartUpload")
         outgoing = visit.outgoing(body=body, payload=hashlib.sha256(body).hexdigest())
         if name == "DeleteObjects":
             return await self._delete_many(visit, outgoing, body)
@@ -395,11 +395,11 @@ class Door:
     def _arrivals(self, visit: Visit) -> bodies.Arrivals:
         return bodies.Arrivals(visit.request, self._settings)
 
-    async def _read_xml(self, visit: Visit, *, checks_object: bool) -> bytes:
+    async def _read_xml(self, visit: Visit, *, checksums_of_body: bool) -> bytes:
         length = bodies.read_length(visit.raw, visit.verified)
         if length is not None and length > MAX_XML_BYTES:
             raise S3Error("MalformedXML", "The body is too long.")
-        proof = bodies.make_proof(visit.raw, visit.verified, length, checks_object=checks_object)
+        proof = bodies.make_proof(visit.raw, visit.verified, length, checksums_of_body=checksums_of_body)
         return await bodies.Passage(self._arrivals(visit), proof, head_bytes=0).read(MAX_XML_BYTES)
 
     def _records(self, visit: Visit) -> bool:

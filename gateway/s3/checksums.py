@@ -86,17 +86,20 @@ class Check:
         if expected is None:
             if not in_trailer:
                 raise S3Error("MalformedTrailerError", f"The trailer {self.header.decode()} is missing.")
-            expected = _decode(in_trailer, self.header, self.algorithm)
+            expected = _decode(in_trailer, self.header, self.algorithm, "InvalidRequest")
         if not hmac.compare_digest(expected, self._running.digest()):
             name = "Content-MD5" if self.header == b"content-md5" else self.algorithm.upper()
             message = None if self._error_code != "BadDigest" else f"The {name} you specified did not match the body."
             raise S3Error(self._error_code, message)
 
 
-def read_checks(request: RawRequest, *, payload_sha256: str | None, has_trailer: bool) -> tuple[Check, ...]:
-    """Everything that the body must match. `payload_sha256`, `has_trailer`: of the verified signature. Raises S3Error
-    InvalidRequest, InvalidDigest, InvalidArgument, MalformedTrailerError."""
-    checks = list(_header_checks(request))
+def read_checks(
+    request: RawRequest, *, payload_sha256: str | None, has_trailer: bool, of_body: bool = True
+) -> tuple[Check, ...]:
+    """Everything that the body must match. `payload_sha256`, `has_trailer`: of the verified signature. `of_body`: the
+    x-amz-checksum- headers speak of this body. Raises S3Error InvalidRequest, BadDigest, InvalidDigest,
+    MalformedTrailerError."""
+    checks = [*_md5_checks(request), *(_header_checks(request) if of_body else ())]
     if payload_sha256 is not None:
         expected = bytes.fromhex(payload_sha256)
         checks.append(Check("sha256", b"x-amz-content-sha256", expected, error_code="XAmzContentSHA256Mismatch"))
@@ -127,17 +130,20 @@ def verify_all(checks: Iterable[Check]) -> None:
         check.verify()
 
 
-def _header_checks(request: RawRequest) -> Iterable[Check]:
+def _md5_checks(request: RawRequest) -> Iterable[Check]:
     if (md5 := request.header(b"content-md5")) is not None:
         yield Check("md5", b"content-md5", _decode(md5, b"content-md5", "md5", "InvalidDigest"))
+
+
+def _header_checks(request: RawRequest) -> Iterable[Check]:
     for algorithm in ALGORITHMS:
         name = _PREFIX + algorithm.encode("ascii")
         if algorithm != "md5" and (value := request.header(name)) is not None:
-            yield Check(algorithm, name, _decode(value, name, algorithm))
+            yield Check(algorithm, name, _decode(value, name, algorithm, "BadDigest"))
     for pair in _hoisted(request.pairs):
         if not _is_of_nothing(pair):
             name = pair.name.lower()
-            yield Check(_algorithm_of(name), name, _decode(pair.value, name, _algorithm_of(name)))
+            yield Check(_algorithm_of(name), name, _decode(pair.value, name, _algorithm_of(name), "BadDigest"))
 
 
 def _hoisted(pairs: Iterable[QueryPair]) -> list[QueryPair]:
@@ -159,7 +165,7 @@ def _algorithm_of(trailer: bytes) -> str:
     return algorithm
 
 
-def _decode(value: bytes, header: bytes, algorithm: str, code: str = "InvalidRequest") -> bytes:
+def _decode(value: bytes, header: bytes, algorithm: str, code: str) -> bytes:
     try:
         decoded = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):

@@ -10,9 +10,10 @@ import base64
 import binascii
 import hmac
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from gateway.s3.claims import ALGORITHM, read_credential
@@ -31,6 +32,7 @@ _SIGNER_FIELDS = _V4_FIELDS | _V2_FIELDS
 _FREE_FIELDS = frozenset({"policy", "file", "bucket"})
 _NOT_A_SECRET = "0" * 40
 _FILENAME = "${filename}"
+_EXPIRATION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,8 +190,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_time(text: str) -> datetime:
-    at = datetime.fromisoformat(text)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    if not _EXPIRATION.fullmatch(text):  # Python reads more than S3
+        raise ValueError(text)
+    return datetime.fromisoformat(text)
 
 
 def _read_condition(item: Any) -> Condition:

@@ -97,7 +97,7 @@ def test_content_md5_and_payload_hash() -> None:
     [
         ([(b"content-md5", b"AAAA")], "InvalidDigest"),
         ([(b"content-md5", b"not base64!")], "InvalidDigest"),
-        ([(b"x-amz-checksum-crc32", b"AAAAAAAA")], "InvalidRequest"),
+        ([(b"x-amz-checksum-crc32", b"AAAAAAAA")], "BadDigest"),
         ([(b"x-amz-checksum-crc32", b"AAAAAA=="), (b"x-amz-checksum-sha1", b"A" * 27 + b"=")], "InvalidRequest"),
         ([(b"x-amz-checksum-crc32", b"AAAAAA=="), (b"x-amz-sdk-checksum-algorithm", b"SHA256")], "InvalidRequest"),
         ([(b"x-amz-checksum-crc32", b"AAAAAA=="), (b"x-amz-checksum-crc32", b"AAAAAA==")], "InvalidArgument"),
@@ -113,6 +113,21 @@ def test_promises_that_cannot_be_kept(headers: list[tuple[bytes, bytes]], code: 
     """Values of the wrong form, contradictions and trailers that nobody could verify are refused at once."""
     with pytest.raises(S3Error, match=code):
         checks_of(*headers, has_trailer=True)
+
+
+def test_promises_of_the_finished_object() -> None:
+    """Where the checksum headers speak of the object that parts become, the body is held to the others alone."""
+    headers = [
+        (b"content-md5", base64.b64encode(bytes.fromhex(PUBLISHED["md5"]))),
+        (b"x-amz-checksum-sha256", base64.b64encode(b"of all parts' checksums, 32 bytes") + b"-3"),
+        (b"x-amz-sdk-checksum-algorithm", b"SHA256"),
+        (b"x-amz-trailer", b"x-amz-checksum-crc32"),
+    ]
+    request = read_request("POST", b"/photos/a?uploadId=1&x-amz-checksum-crc64nvme=AAAAAAAAAAE%3D", headers)
+    checks = read_checks(request, payload_sha256=PUBLISHED["sha256"], has_trailer=False, of_body=False)
+    assert [check.header for check in checks] == [b"content-md5", b"x-amz-content-sha256"]
+    assert refusal(checks, b"123456789") is None
+    assert refusal(checks, b"other") == "BadDigest"
 
 
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "md5"])
