@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import Any
 
 from tests.conformance.conftest import compared
@@ -230,6 +232,26 @@ def test_checks_of_parts(s3: S3) -> None:
         bucket.list_parts(**upload)
     with s3.refused_by_both():
         bucket.send("PUT", "foo", query=query, headers=[("Content-MD5", "bad")], body=b"bar")
+
+
+@compared
+def test_checksum_of_the_whole(s3: S3) -> None:
+    """Completed with the checksum of the object, which is of its parts' checksums and not of the request's body: a
+    right one, a wrong one, none at all."""
+    bucket = s3.make_bucket()
+    digest = hashlib.sha256(b"new").digest()
+    of_part = base64.b64encode(digest).decode()
+    of_parts = base64.b64encode(hashlib.sha256(digest).digest()).decode()
+    for key, stated in (("right", f"{of_parts}-1"), ("wrong", f"{of_parts}-2"), ("whole", of_parts), ("none", "bad")):
+        upload = bucket.create_multipart_upload(Key=key, ChecksumAlgorithm="SHA256")
+        query = f"uploadId={upload['UploadId']}"
+        promised = [("x-amz-checksum-sha256", of_part)]
+        put = bucket.send("PUT", key, query=f"{query}&partNumber=1", headers=promised, body=b"new")
+        etag = f"<ETag>{put.headers['etag']}</ETag>"
+        listed = f"<Part>{etag}<PartNumber>1</PartNumber><ChecksumSHA256>{of_part}</ChecksumSHA256></Part>"
+        stating = [("x-amz-checksum-sha256", stated)]
+        bucket.send("POST", key, query=query, headers=stating, body=XML.format(listed).encode())
+        bucket.get_object(Key=key)
 
 
 @compared
