@@ -41,7 +41,7 @@ def make_error(error: S3Error, raw: RawRequest | None, request_id: str) -> web.R
     return web.Response(status=error.status, headers=headers, body=body, content_type="application/xml")
 
 
-def make_head(answer: Answer, request_id: str, *, origin: tuple[str, str] = ("", "")) -> web.StreamResponse:
+def make_head(answer: Answer, request_id: str, *, origin: tuple[str, str]) -> web.StreamResponse:
     """The head of a relayed answer. `origin`: the storage's base URL and ours, for absolute locations."""
     response = web.StreamResponse(status=answer.status, headers=_relayable(answer.headers, origin))
     response.headers.setdefault(STORAGE_ID, request_id)
@@ -95,7 +95,7 @@ def _relayable(headers: tuple[Header, ...], origin: tuple[str, str]) -> CIMultiD
         [(name.decode("latin-1"), _text(value)) for name, value in headers if name.lower() not in _NOT_RELAYED]
     )
     location = kept.get("Location", "")
-    if origin[0] and location.startswith(origin[0]):
+    if location.startswith(origin[0]):
         kept["Location"] = origin[1] + location[len(origin[0]) :]
     return kept
 

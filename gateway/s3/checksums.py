@@ -20,7 +20,7 @@ from isal import isal_zlib
 
 from gateway.s3 import crc
 from gateway.s3.errors import S3Error
-from gateway.s3.request import QueryPair, RawRequest
+from gateway.s3.request import Header, QueryPair, RawRequest
 
 _PREFIX = b"x-amz-checksum-"
 
@@ -98,7 +98,7 @@ def read_checks(
 ) -> tuple[Check, ...]:
     """Everything that the body must match. `payload_sha256`, `has_trailer`: of the verified signature. `of_body`: the
     x-amz-checksum- headers speak of this body. Raises S3Error InvalidRequest, BadDigest, InvalidDigest,
-    MalformedTrailerError."""
+    InvalidArgument, MalformedTrailerError."""
     checks = [*_md5_checks(request), *(_header_checks(request) if of_body else ())]
     if payload_sha256 is not None:
         expected = bytes.fromhex(payload_sha256)
@@ -136,18 +136,19 @@ def _md5_checks(request: RawRequest) -> Iterable[Check]:
 
 
 def _header_checks(request: RawRequest) -> Iterable[Check]:
-    for algorithm in ALGORITHMS:
-        name = _PREFIX + algorithm.encode("ascii")
-        if algorithm != "md5" and (value := request.header(name)) is not None:
-            yield Check(algorithm, name, _decode(value, name, algorithm, "BadDigest"))
-    for pair in _hoisted(request.pairs):
-        if not _is_of_nothing(pair):
-            name = pair.name.lower()
-            yield Check(_algorithm_of(name), name, _decode(pair.value, name, _algorithm_of(name), "BadDigest"))
+    for name, value in _stated(request):
+        algorithm = _algorithm_of(name)
+        yield Check(algorithm, name, _decode(value, name, algorithm, "BadDigest"))
 
 
-def _hoisted(pairs: Iterable[QueryPair]) -> list[QueryPair]:
-    return [pair for pair in pairs if pair.name.lower() in _OF_NOTHING]
+def _stated(request: RawRequest) -> Iterable[Header]:
+    """The checksums in headers, and those that a presigner hoisted into the query."""
+    for name in _OF_NOTHING:
+        if (value := request.header(name)) is not None:
+            yield name, value
+    for pair in request.pairs:
+        if pair.name.lower() in _OF_NOTHING and not _is_of_nothing(pair):
+            yield pair.name.lower(), pair.value
 
 
 def _is_of_nothing(pair: QueryPair) -> bool:
